@@ -1,0 +1,104 @@
+"""Which function reduces which type: the table that `pickler` asks for everything pickle does not know.
+
+    @carries("_thread.lock")            def reduce_lock(lock, packing) -> (rebuild, args, ...)
+    pickler -> find(type(obj)) -> reducer
+
+Types are named by `module.qualname`, never imported, so that a reducer for an optional or heavy package costs
+nothing where the package is not loaded. The modules that register are listed in `_FAMILIES`; they are imported
+when the first message is packed, and a receiver imports only the one that rebuilds what it got.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+Reduced = tuple[Any, ...]
+"""What a reducer returns: the tuple of 2 to 6 items that `object.__reduce__` documents."""
+
+_FAMILIES = ("threads", "streams", "iterators", "callables", "memory", "services", "contexts", "waiting")
+
+_exact: dict[str, Reducer] = {}
+_with_subclasses: dict[str, Reducer] = {}
+_found: dict[type, Reducer | None] = {}
+
+
+class NotCarriedError(Exception):
+    """Raised by a reducer: this object cannot exist in another process.
+
+    The pickler turns it into a stand-in or a `CarryError`, and adds where the object stands.
+
+    Attributes:
+        reason: Why, as a clause without a full stop ("its stack is this process's own").
+        remedy: What to do, as an imperative without a full stop ("Make a list of it first").
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason, remedy)
+        self.reason, self.remedy = reason, remedy
+
+
+class Packing(Protocol):
+    """What a reducer may ask of the message that is being packed.
+
+    Attributes:
+        starting: True where the message is for a process that is about to start (fork's promise holds: carry
+            all that can be carried); False for a queue item, a pipe message, a task or a result.
+    """
+
+    starting: bool
+
+    def share_fd(self, fd: int) -> Any:
+        """Return a picklable object whose `detach()` gives the receiver its own duplicate of `fd`.
+
+        The caller keeps owning `fd`; it may be closed as soon as the message is packed.
+        """
+
+    def keep(self, obj: object) -> None:
+        """Keep `obj` alive until the receiver has rebuilt the message (only matters when `starting`)."""
+
+
+Reducer = Callable[[Any, Packing], Reduced]
+
+
+def carries(*names: str, subclasses: bool = False) -> Callable[[Reducer], Reducer]:
+    """Register the decorated function as the reducer of the types named.
+
+    Args:
+        names: `module.qualname` of each type, as `type.__module__` and `type.__qualname__` say it.
+        subclasses: Whether it also serves types derived from them (the nearest registered base wins).
+    """
+
+    def register(reducer: Reducer) -> Reducer:
+        for name in names:
+            _exact[name] = reducer
+            if subclasses:
+                _with_subclasses[name] = reducer
+        return reducer
+
+    return register
+
+
+def find(kind: type) -> Reducer | None:
+    """Return the reducer of `kind`, or None where pickle's own way will do."""
+    try:
+        return _found[kind]
+    except KeyError:
+        pass
+    _load_families()
+    reducer = _exact.get(_name(kind))
+    if reducer is None:
+        bases = (_with_subclasses.get(_name(base)) for base in kind.__mro__[1:])
+        reducer = next((found for found in bases if found is not None), None)
+    _found[kind] = reducer
+    return reducer
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _load_families() -> None:
+    for family in _FAMILIES:
+        importlib.import_module(f"bequest.carry.objects.{family}")

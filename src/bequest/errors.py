@@ -1,0 +1,57 @@
+"""Every exception of bequest that a user can meet.
+
+    BequestError
+      CarryError       (also pickle.PicklingError)   in the sender: an object cannot be carried
+      LeftBehindError                                in the child: a stand-in for such an object was used
+
+All constructor arguments are kept in `args`, because exceptions cross processes as `type(e)(*e.args)`.
+This module imports nothing of bequest.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+
+class BequestError(Exception):
+    """The base of every error that bequest raises on its own behalf."""
+
+
+class CarryError(BequestError, pickle.PicklingError):
+    """An object that the receiver needs cannot be carried; raised in the sender, before anything is sent.
+
+    No process has been started, nothing has been put or sent.
+
+    Attributes:
+        path: Where the object stands, in the user's own names, from the root of what was sent down to the
+            object, such as `"target work -> closure packer"`.
+        kind: Qualified name of the object's type.
+        reason: Why it cannot be carried, as a clause without a full stop.
+        remedy: What the caller can do, as an imperative without a full stop.
+    """
+
+    def __init__(self, path: str, kind: str, reason: str, remedy: str) -> None:
+        super().__init__(path, kind, reason, remedy)
+        self.path, self.kind, self.reason, self.remedy = path, kind, reason, remedy
+
+    def __str__(self) -> str:
+        return f"cannot carry {self.path} ({self.kind}): {self.reason}. {self.remedy}."
+
+
+class LeftBehindError(BequestError):
+    """A stand-in for an object that stayed in the parent was used.
+
+    Attributes:
+        path, kind, reason, remedy: As in `CarryError`.
+        use: What was attempted, such as `"attribute 'execute'"` or `"iteration"`.
+    """
+
+    def __init__(self, path: str, kind: str, reason: str, remedy: str, use: str) -> None:
+        super().__init__(path, kind, reason, remedy, use)
+        self.path, self.kind, self.reason, self.remedy, self.use = path, kind, reason, remedy, use
+
+    def __str__(self) -> str:
+        return (
+            f"{self.use} of {self.path} ({self.kind}), which was left behind in the parent process: "
+            f"{self.reason}. {self.remedy}."
+        )
