@@ -10,14 +10,14 @@ This module imports nothing of bequest.
 
 from __future__ import annotations
 
-import pickle
+from _pickle import PicklingError  # pickle itself costs a child some milliseconds
 
 
 class BequestError(Exception):
     """The base of every error that bequest raises on its own behalf."""
 
 
-class CarryError(BequestError, pickle.PicklingError):
+class CarryError(BequestError, PicklingError):
     """An object that the receiver needs cannot be carried; raised in the sender, before anything is sent.
 
     No process has been started, nothing has been put or sent.

@@ -1,0 +1,192 @@
+"""How functions, and what they are made of, are reduced and rebuilt.
+
+    function -> make_function(code, namespace, ..., cells, token), then set_function(attributes, bindings)
+
+By value go those that no import finds: everything of `__main__`, lambdas, local functions, replaced ones. Cells
+are objects of their own, so functions that share one still do. What cloudpickle does for these is not used: it
+gives each function cells and globals of its own, and a receiver would have to import it (20 ms in a new process).
+"""
+
+from __future__ import annotations
+
+import marshal
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+
+from bequest.carry import identity, modules, namespaces
+from bequest.carry.reads import reads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bequest.carry.pickler import PackingPickler
+
+_EMPTY: Any = object()
+
+
+def reduce_function(function: FunctionType, packing: PackingPickler) -> Any:
+    """Reduce a function by name where a child finds it so, else by value."""
+    if modules.goes_by_name(function):
+        packing.reach.by_name(function)
+        return NotImplemented
+    packing.reach.code(function.__code__, function.__globals__)
+    namespace, bindings = _namespace_of(function, packing)
+    made = (
+        function.__code__,
+        namespace,
+        function.__name__,
+        function.__closure__,
+        identity.token_of(function),
+    )
+    return make_function, made, (_attributes(function), bindings), None, None, set_function
+
+
+def _attributes(function: FunctionType) -> dict[str, Any]:
+    state = {
+        "__qualname__": function.__qualname__,
+        "__module__": function.__module__,
+        "__doc__": function.__doc__,
+        "__defaults__": function.__defaults__,
+        "__kwdefaults__": function.__kwdefaults__,
+        "__dict__": function.__dict__ or None,
+        "__type_params__": getattr(function, "__type_params__", None) or None,  # since 3.12
+    }
+    annotate = getattr(function, "__annotate__", None)  # since 3.14: evaluated only when asked for
+    if annotate is not None:
+        state["__annotate__"] = annotate
+    else:
+        state["__annotations__"] = function.__annotations__ or None
+    return {name: value for name, value in state.items() if value is not None}
+
+
+def _namespace_of(function: FunctionType, packing: PackingPickler) -> tuple[Any, Any]:
+    """Return what gives the receiver the function's globals, and the bindings to lay over them."""
+    namespace = function.__globals__
+    module = modules.namespace_module(namespace)
+    if module is None:
+        return (
+            namespace,
+            None,
+        )  # of exec, or of a module that nobody lists: a dict like any other, carried whole
+    if modules.is_importable(module):
+        return packing.namespace_reference(module), None
+    return packing.namespace_reference(module), packing.bindings(module, _names_read(function))
+
+
+def _names_read(function: FunctionType) -> set[str]:
+    found = reads(function.__code__)
+    namespace = function.__globals__
+    names = set(namespaces.own_names(namespace)) if found.whole else set(found.names)
+    for imported in found.imports:
+        names.add(imported.partition(".")[0])
+    top = function.__qualname__.partition(".")[0]
+    if namespace.get(top) is function:
+        names.add(top)
+    return names
+
+
+def make_function(
+    code: CodeType,
+    namespace: dict[str, Any],
+    name: str,
+    cells: tuple[CellType, ...] | None,
+    token: identity.Token,
+) -> Any:
+    """Make the function that `token` stands for, or find the one that is here already.
+
+    One that was first sent from here is itself again. One without cells that is a name of its namespace here stays
+    that object, brought up to date; any other is made anew, so that each message is a snapshot.
+    """
+    known = identity.find(token, FunctionType)
+    if known is not None and identity.is_at_home(known):
+        return known
+    if known is not None and cells is None and namespace.get(name) is known:
+        known.__code__ = code
+        return known
+    function = FunctionType(code, namespace, name, None, cells)
+    identity.remember(function, token)
+    return function
+
+
+def set_function(function: Any, state: tuple[dict[str, Any], Any]) -> None:
+    """Set attributes and globals of a function that `make_function` returned."""
+    attributes, bindings = state
+    if not identity.is_at_home(function):
+        own = attributes.pop("__dict__", None)
+        for name, value in attributes.items():
+            setattr(function, name, value)
+        for name, value in (own or {}).items():
+            function.__dict__.setdefault(name, value)
+    if bindings is not None:
+        namespaces.bind(function.__globals__, bindings)
+
+
+def reduce_code(code: CodeType, packing: PackingPickler) -> Any:
+    """Reduce a code object; sender and receiver run the same interpreter, so marshal's format will do."""
+    try:
+        return load_code, (marshal.dumps(code),)
+    except ValueError:  # a constant that only `code.replace` can have put there
+        constants = code.co_consts
+        plain = code.replace(co_consts=tuple(None for _ in constants))
+        return replace_constants, (marshal.dumps(plain), constants)
+
+
+def load_code(data: bytes) -> CodeType:
+    """Rebuild a code object."""
+    code: CodeType = marshal.loads(data)
+    return code
+
+
+def replace_constants(data: bytes, constants: tuple[Any, ...]) -> CodeType:
+    """Rebuild a code object that has constants which marshal does not know."""
+    return load_code(data).replace(co_consts=constants)
+
+
+def reduce_cell(cell: CellType, packing: PackingPickler) -> Any:
+    """Reduce a closure's cell; its content is state, so that a function may reach itself through it."""
+    try:
+        content = cell.cell_contents
+    except ValueError:
+        return CellType, ()
+    return CellType, (), (content,), None, None, set_cell
+
+
+def set_cell(cell: CellType, content: tuple[Any]) -> None:
+    """Fill a cell."""
+    cell.cell_contents = content[0]
+
+
+def reduce_method(method: MethodType, packing: PackingPickler) -> Any:
+    """Reduce a bound method by its function, not by the name that its object has for it (`super().work`)."""
+    return MethodType, (method.__func__, method.__self__)
+
+
+def reduce_wrapper(wrapper: Any, packing: PackingPickler) -> Any:
+    """Reduce a `staticmethod` or `classmethod` object."""
+    return type(wrapper), (wrapper.__func__,), (wrapper.__dict__ or None), None, None, set_wrapper
+
+
+def set_wrapper(wrapper: Any, attributes: dict[str, Any]) -> None:
+    """Set attributes of a `staticmethod` or `classmethod` object."""
+    wrapper.__dict__.update(attributes)
+
+
+def reduce_property(found: property, packing: PackingPickler) -> Any:
+    """Reduce a property by its functions."""
+    return property, (found.fget, found.fset, found.fdel, found.__doc__)
+
+
+def reduce_module(module: ModuleType, packing: PackingPickler) -> Any:
+    """Reduce a module: `__main__`, by name, or, where no import finds it, by value."""
+    packing.reach.module(module)
+    if modules.is_main(module):
+        return namespaces.main_module, ()
+    if modules.is_importable(module) or not isinstance(getattr(module, "__name__", None), str):
+        return namespaces.import_module, (module.__name__,)
+    import sys
+
+    listed = sys.modules.get(module.__name__) is module
+    kind = None if type(module) is ModuleType else type(module)
+    packed = packing.bindings(module, namespaces.own_names(module.__dict__))
+    state = (kind, packed)
+    return namespaces.made_module, (module.__name__, listed), state, None, None, namespaces.fill_module

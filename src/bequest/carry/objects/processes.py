@@ -1,0 +1,38 @@
+"""Processes, and what owns some: pools, executors.
+
+    started process -> a handle that follows it       pool -> left behind, even in a task that only holds it
+
+A process that has not started is copied like any object.
+"""
+
+from __future__ import annotations
+
+from bequest.carry.registry import NotCarriedError, carries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bequest.carry.registry import Packing, Reduced
+
+
+@carries("multiprocessing.process.BaseProcess", subclasses=True)
+def reduce_any_process(process: Any, packing: Packing) -> Reduced:
+    """Reduce a process object: as a handle once it has started."""
+    from bequest.carry.instances import reduce_by_state
+
+    if process.__dict__.get("_popen") is None:
+        return reduce_by_state(process)
+    from bequest.process import reduce_process
+
+    return reduce_process(process)
+
+
+@carries("multiprocessing.pool.Pool", "concurrent.futures.process.ProcessPoolExecutor", subclasses=True)
+def refuse_pool(pool: Any, packing: Packing) -> Reduced:
+    """Leave a pool behind: `self.pool.map(self.work)` needs its owner in the worker, not the pool."""
+    raise NotCarriedError(
+        "its workers and threads belong to the process that made it",
+        "Use it there, or make another one in this process",
+        often_held=True,
+    )

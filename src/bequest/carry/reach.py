@@ -1,0 +1,324 @@
+"""Which state of imported modules the carried code can see, and how it is laid over the receiver's.
+
+    sender:   Reach: every code, class and module met while packing  -> items(), packed last
+    receiver: ModuleState.extend(items): in-place updates of what the import made, or new bindings
+
+Functions and classes of importable modules go by name; what they read does not go with them. So the globals of
+user modules that the code reads, the attributes of their classes, the contents of their closures, and attributes
+of any module that user code has visibly replaced travel behind the message.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from types import CellType, CodeType, FunctionType, ModuleType
+
+from bequest.carry import modules, namespaces
+from bequest.carry.reads import reads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from bequest.carry.pickler import PackingPickler
+
+_ATOMS = (int, float, complex, str, bytes, bool, type(None), range, type(...))
+_FOUND_BY_IMPORT = (ModuleType, FunctionType, type, staticmethod, classmethod, property)
+_HEAPTYPE = 1 << 9
+
+
+class Reach:
+    """What the code of one message can see beyond the message; see the module's docstring."""
+
+    def __init__(self, packing: PackingPickler) -> None:
+        self._packing = packing
+        self._codes: set[int] = set()
+        self._kept: list[Any] = []  # what the ids above belong to
+        self._attributes: set[str] = set()
+        self._names: dict[str, set[str]] = {}  # user module -> globals read by name
+        self._modules: dict[str, ModuleType] = {}
+        self._classes: dict[int, type] = {}
+        self._functions: dict[int, FunctionType] = {}
+        self._done: set[tuple[str, str]] = set()
+
+    def code(self, code: CodeType, namespace: dict[str, Any]) -> None:
+        """Note what a code object that is carried, or found by name, reads."""
+        if id(code) in self._codes:
+            return
+        self._codes.add(id(code))
+        self._kept.append(code)
+        found = reads(code)
+        self._attributes |= found.attributes
+        for name in found.imports:
+            self._imported(name)
+        home = modules.namespace_module(namespace)
+        if home is not None and not modules.is_main(home) and modules.is_user_module(home):
+            self._modules[home.__name__] = home
+            wanted = self._names.setdefault(home.__name__, set())
+            wanted |= set(namespaces.own_names(namespace)) if found.whole else found.names
+        for name in found.names:
+            value = namespace.get(name)
+            if isinstance(value, ModuleType):
+                self.module(value)
+            elif value is None and name not in namespace:
+                self._names.setdefault("builtins", set()).add(name)
+
+    def _imported(self, dotted: str) -> None:
+        parts = dotted.split(".")
+        for count in range(1, len(parts) + 1):
+            module = sys.modules.get(".".join(parts[:count]))
+            if isinstance(module, ModuleType):
+                self.module(module)
+
+    def module(self, module: ModuleType) -> None:
+        """Note a module that carried code can touch."""
+        name = getattr(module, "__name__", None)
+        if isinstance(name, str) and sys.modules.get(name) is module and not modules.is_main(module):
+            self._modules[name] = module
+
+    def by_name(self, obj: Any) -> None:
+        """Note a function or class that the receiver imports."""
+        module = sys.modules.get(obj.__module__)
+        if module is None or not modules.is_user_module(module):
+            return
+        self._modules[module.__name__] = module
+        if isinstance(obj, type):
+            self._class(obj)
+        elif isinstance(obj, FunctionType):
+            self._function(obj)
+
+    def _function(self, function: FunctionType) -> None:
+        if id(function) in self._functions:
+            return
+        self._functions[id(function)] = function
+        self.code(function.__code__, function.__globals__)
+        for cell in function.__closure__ or ():
+            for content in _contents(cell):
+                self._callable(content)
+
+    def _class(self, kind: type) -> None:
+        if id(kind) in self._classes:
+            return
+        self._classes[id(kind)] = kind
+        for base in (*kind.__bases__, type(kind)):
+            if base.__flags__ & _HEAPTYPE:
+                self.by_name(base)
+        for value in list(kind.__dict__.values()):
+            self._callable(value)
+
+    def _callable(self, value: Any) -> None:
+        if isinstance(value, staticmethod | classmethod):
+            value = value.__func__
+        for part in (value.fget, value.fset, value.fdel) if isinstance(value, property) else (value,):
+            if isinstance(part, FunctionType):
+                self._function(part)
+
+    def items(self) -> Iterator[Any]:
+        """Yield what lays the state over the receiver's, until nothing new comes into reach.
+
+        The consumer packs each item before it asks for the next but one, and packing may bring more into reach.
+        """
+        while True:
+            found = [*self._global_items(), *self._class_items(), *self._closure_items()]
+            if not found:
+                return
+            yield from found
+            yield from (None, None, None)
+
+    def _global_items(self) -> Iterator[Any]:
+        for module_name, module in list(self._modules.items()):
+            if modules.is_user_module(module):
+                wanted = self._names.get(module_name, set()) | self._attributes
+                yield from self._user_globals(module_name, module, wanted)
+            else:
+                yield from self._replaced(module_name, module, self._attributes)
+        import builtins
+
+        yield from self._replaced("builtins", builtins, self._names.get("builtins", set()))
+
+    def _user_globals(self, module_name: str, module: ModuleType, wanted: set[str]) -> Iterator[Any]:
+        namespace = module.__dict__
+        for name in [n for n in namespaces.own_names(namespace) if n in wanted]:
+            if (module_name, name) in self._done:
+                continue
+            self._done.add((module_name, name))
+            value = namespace[name]
+            if isinstance(value, ModuleType):
+                self.module(value)
+            elif isinstance(value, FunctionType | type) and modules.goes_by_name(value):
+                self.by_name(value)
+                if (
+                    value.__module__ != module_name
+                    and _is_from_user_code(value)
+                    and not _is_imported(value, name)
+                ):
+                    yield self._item(module, module_name, name, value)
+            else:
+                yield self._item(module, module_name, name, value)
+
+    def _replaced(self, module_name: str, module: ModuleType, wanted: set[str]) -> Iterator[Any]:
+        namespace = getattr(module, "__dict__", {})
+        for name in wanted & namespace.keys():
+            if (module_name, name) in self._done:
+                continue
+            value = namespace[name]
+            if isinstance(value, ModuleType):
+                if value.__name__.startswith(module_name + "."):
+                    self.module(value)
+            elif _is_from_user_code(value):
+                self._done.add((module_name, name))
+                yield self._item(module, module_name, name, value)
+
+    def _item(self, module: ModuleType, module_name: str, name: str, value: Any) -> Any:
+        packed = self._packing.lenient_bindings(module, (name,))
+        return ("global", module_name, packed) if packed is not None else None
+
+    def _class_items(self) -> Iterator[Any]:
+        for kind in list(self._classes.values()):
+            key = f"{kind.__module__}:{kind.__qualname__}"
+            attributes = {}
+            for name in self._attributes & kind.__dict__.keys():
+                value = kind.__dict__[name]
+                if (key, name) in self._done or (name.startswith("__") and name.endswith("__")):
+                    continue
+                self._done.add((key, name))
+                if not _is_made_by_class_statement(kind, value):
+                    attributes[name] = value
+            if attributes:
+                yield "class", kind, self._packing.carriable(attributes)
+
+    def _closure_items(self) -> Iterator[Any]:
+        for function in list(self._functions.values()):
+            key = (f"{function.__module__}:{function.__qualname__}", "closure")
+            if key in self._done:
+                continue
+            self._done.add(key)
+            state = {
+                index: content
+                for index, cell in enumerate(function.__closure__ or ())
+                for content in _contents(cell)
+                if not isinstance(content, (*_FOUND_BY_IMPORT, *_ATOMS))
+            }
+            own = {name: value for name, value in function.__dict__.items() if name != "__wrapped__"}
+            own = {name: value for name, value in own.items() if not isinstance(value, _FOUND_BY_IMPORT)}
+            if state or own:
+                yield "function", function, self._packing.carriable(state), self._packing.carriable(own)
+
+
+def _contents(cell: CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:  # an empty cell
+        return ()
+
+
+def _is_made_by_class_statement(kind: type, value: Any) -> bool:
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    if isinstance(value, FunctionType):
+        return value.__module__ == kind.__module__ and value.__qualname__.startswith(kind.__qualname__ + ".")
+    return isinstance(value, property) or type(value).__name__ in ("member_descriptor", "getset_descriptor")
+
+
+def _is_from_user_code(value: Any) -> bool:
+    """Tell whether a module's attribute says that user code made it, so that user code must have put it there."""
+    if isinstance(value, _ATOMS):
+        return False
+    if not isinstance(value, FunctionType | type) and not callable(value):
+        return False
+    for place in (getattr(value, "__module__", None), type(value).__module__):
+        if place == "unittest.mock" and not isinstance(value, FunctionType | type):
+            return True
+        module = sys.modules.get(place) if isinstance(place, str) else None
+        if module is not None and (modules.is_main(module) or modules.is_user_module(module)):
+            return True
+    return False
+
+
+def _is_imported(value: Any, name: str) -> bool:
+    """Tell whether a user module's global is likely to be there by `from other import name`."""
+    return bool(value.__qualname__ == name)
+
+
+class ModuleState:
+    """Where the items of `Reach.items` arrive in the receiver; each is laid over as it comes."""
+
+    def append(self, item: Any) -> None:
+        """Lay one item over."""
+        self.extend((item,))
+
+    def extend(self, items: Any) -> None:
+        """Lay items over, in order."""
+        for item in items:
+            if item is not None:
+                _LAY[item[0]](*item[1:])
+
+
+def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple[int, ...]]) -> None:
+    namespace = namespaces.import_module(module_name).__dict__
+    sender, key, values, numbers = packed
+    merged = {}
+    for name in list(values):
+        merged[name] = _merged(namespace.get(name), values.pop(name))
+    namespaces.bind(namespace, (sender, key, merged, numbers))
+
+
+def _lay_class(kind: type, attributes: dict[str, Any]) -> None:
+    if not namespaces.is_starting():
+        return
+    for name in list(attributes):
+        value = _merged(kind.__dict__.get(name), attributes.pop(name))
+        if kind.__dict__.get(name) is not value:
+            type.__setattr__(kind, name, value)
+
+
+def _lay_function(function: Any, cells: dict[int, Any], attributes: dict[str, Any]) -> None:
+    if not namespaces.is_starting() or not isinstance(function, FunctionType):
+        return
+    for index in list(cells):
+        cell = (function.__closure__ or ())[index]
+        old = next(iter(_contents(cell)), None)
+        cell.cell_contents = _merged(old, cells.pop(index))
+    function.__dict__.update(attributes)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Return `old` brought up to date where both are containers of one kind and the message has no other use of `new`.
+
+    What the import made may be known elsewhere in its module (a default argument, an alias), so it stays the
+    object that it is. `_SOLE` is the reference count of an object that only the message holds.
+    """
+    if old is new or type(old) is not type(new) or sys.getrefcount(new) > _SOLE:
+        return new
+    if isinstance(new, dict):
+        old.clear()
+        old.update(new)
+    elif isinstance(new, list):
+        old[:] = new
+    elif isinstance(new, set):
+        old.clear()
+        old |= new
+    else:
+        return new
+    return old
+
+
+_LAY = {"global": _lay_globals, "class": _lay_class, "function": _lay_function}
+
+
+def _references(old: Any, new: Any) -> int:
+    return sys.getrefcount(new)
+
+
+def _references_of_sole() -> int:
+    """Count what `_merged` counts for an object that only the unpickler's memo holds besides the call."""
+    values: dict[str, Any] = {"x": []}
+    memo = [values["x"]]
+    count = _references(memo[:0], values.pop("x"))
+    return count
+
+
+# Found out, not written down: versions differ in what a call's arguments count for (3.14 borrows them).
+_SOLE = _references_of_sole()

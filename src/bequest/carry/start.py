@@ -1,0 +1,214 @@
+"""What a process that starts is given: its parent's ambient state, its `__main__`, and itself.
+
+    parent: pack(process, options) -> Parcel(header, body, ...)      child: open_(header, body) -> process
+
+The header is plain data, applied before anything is unpickled; the body is one pickle. A template prepares what
+all its children share: the main module's skeleton and replay, and the modules that earlier messages imported.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bequest.carry import namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.process import BaseProcess
+    from typing import Any
+
+_ASKS_FOR_NAMES = ("exec", "eval", "globals", "locals", "vars", "dir", "compile", "__import__")
+
+_learned: list[str] = []
+
+
+class StartOptions:
+    """How a context starts its processes.
+
+    Attributes:
+        method: Start method.
+        strict: Whether anything that cannot be carried is refused, rather than left behind.
+        main: What is done about the effects of the main module's top level: "replay", "import" or "never".
+    """
+
+    __slots__ = ("main", "method", "strict")
+
+    def __init__(self, method: str, strict: bool = False, main: str = "replay") -> None:
+        self.method, self.strict, self.main = method, strict, main
+
+
+class Parcel:
+    """A packed start.
+
+    Attributes:
+        header: Marshal-able; what the child applies before it reads the body.
+        body: A pickle, for `open_`.
+        keep: Objects (semaphores, proxies) that must live here until the child holds them.
+        left_behind: Pairs of path and type name, of what was left behind.
+        template: Marshal-able; what a template must have prepared before it forks this child.
+    """
+
+    __slots__ = ("body", "header", "keep", "left_behind", "template")
+
+    def __init__(
+        self,
+        header: dict[str, Any],
+        body: bytes,
+        keep: list[object],
+        left_behind: tuple[tuple[str, str], ...],
+        template: dict[str, Any],
+    ) -> None:
+        self.header, self.body, self.keep = header, body, keep
+        self.left_behind, self.template = left_behind, template
+
+
+def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
+    """Pack a process that is about to start, with the state that a forked child would have.
+
+    Args:
+        process_obj: Not started yet; `multiprocessing.context.set_spawning_popen` is in force.
+        context: How it is started.
+
+    Raises:
+        CarryError: The child is bound to use something that cannot be carried. Nothing has been started.
+    """
+    from multiprocessing import process, util
+
+    from bequest.carry import ambient, mainmodule, pickler
+
+    main = sys.modules["__main__"]
+    description = mainmodule.describe(main, context.main)
+    current: Any = process.current_process()
+    logger = util._logger  # type: ignore[attr-defined]  # private, the same in all versions
+    header = {
+        "plain": ambient.capture_plain(),
+        "main": description,
+        "name": process_obj.name,
+        "authkey": bytes(current.authkey),
+        "log_level": None if logger is None else logger.getEffectiveLevel(),
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as above
+        "installed": _installed_options(),
+    }
+    payload = (ambient.capture(), _main_state(main, process_obj), process_obj)
+    packed = pickler.pack(
+        payload,
+        root=process_obj,
+        starting=True,
+        strict=context.strict,
+        remake=_remaker(main, context.main),
+    )
+    left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)
+    for path, kind in left:
+        util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
+    template = {"main": description, "installed": header["installed"], "path": header["plain"].get("path")}
+    return Parcel(header, packed.data, packed.keep, left, template)
+
+
+def _installed_options() -> dict[str, Any] | None:
+    install = sys.modules.get("bequest.install")
+    return install.installed_options() if install is not None and install.is_installed() else None
+
+
+def _remaker(main: Any, mode: str) -> Callable[[str], str | None] | None:
+    from bequest.carry import mainmodule
+
+    if mode != "replay":
+        return None
+    return lambda name: mainmodule.remake_statement(main, name)
+
+
+def _main_state(main: Any, process_obj: Any) -> Any:
+    """Return the class of a main module that has been given another, and all its names where the target asks."""
+    kind = None if type(main).__module__ in ("builtins", "bequest.cli") else type(main)
+    target = process_obj.__dict__.get("_target")
+    asks = getattr(target, "__module__", None) == "builtins" and target.__name__ in _ASKS_FOR_NAMES
+    if kind is None and not asks:
+        return None
+    names = namespaces.own_names(main.__dict__) if asks else ()
+    return kind, namespaces.pack_bindings("__main__", main.__dict__, names)
+
+
+def prepare_template(template: dict[str, Any]) -> None:
+    """Do in a template, before it forks, what all its children share.
+
+    Args:
+        template: `Parcel.template` of the start at hand. A repetition costs next to nothing.
+    """
+    from bequest.carry import mainmodule
+
+    _install(template["installed"])
+    mainmodule.establish(template["main"])
+
+
+def open_(header: dict[str, Any], body: Any) -> Any:
+    """Apply the ambient state, set up `__main__`, and rebuild the process object, in the child.
+
+    Args:
+        header: `Parcel.header`.
+        body: `Parcel.body`, any buffer.
+
+    Raises:
+        Exception: Whatever a user's class or module raises while it is rebuilt or imported.
+    """
+    import _pickle
+
+    from bequest.carry import ambient, mainmodule
+
+    before = set(sys.modules)
+    ambient.restore_plain(header["plain"])
+    _set_up_process(header)
+    _install(header["installed"])
+    filters = _silence_warnings()
+    try:
+        mainmodule.establish(header["main"])
+        namespaces.begin_start()
+        state, main_state, process_obj = _pickle.loads(body)
+    finally:
+        namespaces.end_start()
+        _hear_warnings(filters)
+    if main_state is not None:
+        namespaces.fill_module(sys.modules["__main__"], main_state)
+    ambient.restore(state)
+    _learned[:] = [name for name in sys.modules if name not in before]
+    return process_obj
+
+
+def learned() -> list[str]:
+    """Return the names of the modules that the last `open_` made this child import."""
+    return list(_learned)
+
+
+def _set_up_process(header: dict[str, Any]) -> None:
+    from multiprocessing import process, util
+
+    current: Any = process.current_process()
+    current.name = header["name"]
+    current.authkey = header["authkey"]
+    if header["log_to_stderr"] and not util._log_to_stderr:  # type: ignore[attr-defined]
+        util.log_to_stderr()
+    if header["log_level"] is not None:
+        util.get_logger().setLevel(header["log_level"])
+
+
+def _install(options: dict[str, Any] | None) -> None:
+    if options is not None:
+        from bequest import install
+
+        install.install(**options)
+
+
+def _silence_warnings() -> Any:
+    """Keep quiet about what the parent's imports have warned of already; a forked child does not import."""
+    import warnings
+
+    filters = warnings.filters[:]
+    warnings.simplefilter("ignore")
+    return filters
+
+
+def _hear_warnings(filters: Any) -> None:
+    import warnings
+
+    warnings.filters[:] = filters
+    getattr(warnings, "_filters_mutated", getattr(warnings, "_filters_mutated_lock_held", lambda: None))()
