@@ -57,11 +57,11 @@ def _reduce_hidden_class(kind: type) -> Any:
         module = sys.modules.get(place)
         for name, value in vars(module).items() if module is not None else ():
             if value is kind:
-                return getattr, (module, name)
+                return namespaces.find_attribute, (place, name)
     for place, module in list(sys.modules.items()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is kind and place != "__main__":
-                return getattr, (module, name)
+                return namespaces.find_attribute, (place, name)
     raise NotCarriedError(
         "it is a type of the interpreter that no module names", "Pass something made of it instead"
     )

@@ -181,8 +181,8 @@ def reduce_module(module: ModuleType, packing: PackingPickler) -> Any:
     packing.reach.module(module)
     if modules.is_main(module):
         return namespaces.main_module, ()
-    if modules.is_importable(module) or not isinstance(getattr(module, "__name__", None), str):
-        return namespaces.import_module, (module.__name__,)
+    if modules.is_importable(module):
+        return namespaces.import_module, (modules.listed_name(module),)
     import sys
 
     listed = sys.modules.get(module.__name__) is module

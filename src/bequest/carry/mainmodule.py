@@ -14,17 +14,20 @@ import os
 import sys
 from types import FunctionType, ModuleType
 
+from bequest.carry.modules import is_user_module
+
 TYPE_CHECKING = False  # as typing's, whose import would delay a child
 if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
 
-    Plan: TypeAlias = tuple[tuple[str, ...], tuple[tuple[str, int], ...]]
+    Step: TypeAlias = tuple[int, str, str]  # line, "import" or "run", name of the module or source
+    Plan: TypeAlias = tuple[Step, ...]
 
     class Program(Protocol):
         """What is known of a main module."""
 
         def plan(self, main: ModuleType) -> Plan:
-            """Return the modules that a child imports, and the (source, line) pairs that it replays."""
+            """Return what a child does, in the order of the source."""
 
         def remake(self, main: ModuleType, name: str) -> tuple[str, tuple[str, ...]] | None:
             """Return the source that makes the global `name` again and the globals it reads, or None."""
@@ -40,13 +43,19 @@ class _Established:
     Attributes:
         module: The module that `establish` made, None before.
         description: What it was made from.
-        done: The statements that were replayed, so that a longer plan replays only the rest.
+        done: The steps that are done, so that a longer plan does only the rest.
+        failed_in: The process in which steps failed, None where none did. A template may lack what they need
+            and a child that it forks have it (environment, folder, search path), so that one tries again.
+        space: What they were run in. A namespace of its own: what they bind is no part of the child's
+            `__main__`, which is to have the names that the parent's message gives it and no others.
     """
 
     def __init__(self) -> None:
         self.module: ModuleType | None = None
         self.description: dict[str, Any] = {}
-        self.done: set[tuple[str, int]] = set()
+        self.done: set[Step] = set()
+        self.failed_in: int | None = None
+        self.space: dict[str, Any] = {}
 
 
 _established = _Established()
@@ -75,20 +84,13 @@ def describe(main: ModuleType, mode: str) -> dict[str, Any]:
     if mode not in MODES:
         raise ValueError(f"main={mode!r} is none of {', '.join(MODES)}")
     shape = _shape(main)
-    imports: tuple[str, ...] = ()
-    statements: tuple[tuple[str, int], ...] = ()
-    if mode == "replay":
-        imports, statements = _plan(main)
-    elif mode == "import":
-        imports = _way_to_import(main)
+    steps = _plan(main) if mode == "replay" else ()
     known = _descriptions.get((id(main), mode))
-    if known is not None and (known["shape"], known["imports"], known["statements"]) == (
-        shape,
-        imports,
-        statements,
-    ):
+    if known is not None and known["shape"] == shape and known["steps"] == steps:
         return known
-    made = {"mode": mode, "shape": shape, "imports": imports, "statements": statements}
+    made = {"mode": mode, "shape": shape, "steps": steps}
+    if mode == "import":
+        made["import"] = _way_to_import(main)
     _descriptions[id(main), mode] = made
     return made
 
@@ -125,6 +127,8 @@ def establish(description: dict[str, Any]) -> ModuleType:
     """
     main = sys.modules.get("__main__")
     if main is not None and main is _established.module and _established.description == description:
+        if _established.failed_in not in (None, os.getpid()):
+            _replay(main, description)
         return main
     if description["mode"] == "import":
         module = _import_main(description)
@@ -141,7 +145,7 @@ def establish(description: dict[str, Any]) -> ModuleType:
 def _shape(main: ModuleType) -> tuple[Any, ...]:
     """Return the attributes of `__main__` that code may look at, and how to make its spec and its loader."""
     namespace = vars(main)
-    values = tuple(_plain(namespace.get(name)) for name in _ATTRIBUTES)
+    values = tuple([_plain(namespace.get(name)) for name in _ATTRIBUTES])
     spec = namespace.get("__spec__")
     if spec is not None:
         spec = tuple(_plain(getattr(spec, name, None)) for name in ("name", "origin", "cached"))
@@ -162,10 +166,10 @@ def _loader_shape(loader: object) -> tuple[str | None, ...] | None:
 
 
 def _plan(main: ModuleType) -> Plan:
-    """Return the modules that a child imports, in order, and the statements that it replays."""
+    """Return the imports and statements that a child does again, in the order of the source."""
     if main is _established.module:  # our own parent has seen the source run: its plan holds for our children
-        plan = _established.description
-        return (plan["imports"], plan["statements"]) if plan["mode"] == "replay" else ((), ())
+        steps: Plan = _established.description["steps"]
+        return steps
     return _program(main).plan(main)
 
 
@@ -253,7 +257,7 @@ class _NamespaceProgram:
         if len(space) != self._seen[0]:
             names = [_home_of(value) for value in list(space.values())]
             self._seen = (len(space), tuple(dict.fromkeys(name for name in names if name is not None)))
-        return tuple(name for name in self._seen[1] if is_for_child(name)), ()
+        return tuple((0, "import", name) for name in self._seen[1] if is_for_child(name))
 
     def remake(self, main: ModuleType, name: str) -> None:
         """See `Program`; there is no statement to run."""
@@ -272,8 +276,6 @@ def is_for_child(name: str) -> bool:
 
     One that is still being imported is the program itself, which must not begin again in a child.
     """
-    from bequest.carry.modules import is_user_module
-
     module = sys.modules.get(name)
     if not isinstance(module, ModuleType) or not is_user_module(module):
         return False
@@ -308,8 +310,8 @@ def log(text: str) -> None:
 def _import_main(description: dict[str, Any]) -> ModuleType:
     from multiprocessing import spawn
 
-    if description["imports"]:
-        kind, where = description["imports"]
+    if description["import"]:
+        kind, where = description["import"]
         getattr(spawn, f"_fixup_main_from_{kind}")(where)
         return sys.modules["__main__"]
     return _shaped(description["shape"])
@@ -331,7 +333,7 @@ def _shaped(shape: tuple[Any, ...]) -> ModuleType:
     namespace["__loader__"] = _make_loader(loader)
     namespace["__spec__"] = None if spec is None else _make_spec(spec, namespace["__loader__"])
     namespace["__builtins__"] = builtins
-    _established.done = set()
+    _established.done, _established.space = set(), dict(namespace)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return module
 
@@ -368,27 +370,31 @@ def _make_spec(shape: tuple[Any, ...], loader: object) -> object:
 
 
 def _replay(module: ModuleType, description: dict[str, Any]) -> None:
-    for name in description["imports"]:
-        if name not in sys.modules:
-            _try(f"import of {name}", __import__, name)
-    waiting = [one for one in description["statements"] if one not in _established.done]
-    if not waiting:
-        return
-    # A namespace of its own: what the statements bind is no part of the child's `__main__`, which is to have
-    # the names that the parent's message gives it and no others.
-    space = {key: value for key, value in vars(module).items() if key.startswith("__")}
-    file = space.get("__file__") or "<main module>"
-    for source, line in waiting:
-        _try(f"line {line} of {file}", _run, source, file, line, space)
-        _established.done.add((source, line))
+    """Do the steps of the plan in the order of the source: some modules can be imported only after a call."""
+    file = vars(module).get("__file__") or "<main module>"
+    failed = False
+    for step in description["steps"]:
+        if step in _established.done:
+            continue
+        line, kind, text = step
+        if kind == "import":
+            done = _try(f"import of {text}", __import__, text)
+        else:
+            done = _try(f"line {line} of {file}", _run, text, file, line, _established.space)
+        if done:
+            _established.done.add(step)
+        failed = failed or not done
+    _established.failed_in = os.getpid() if failed else None
 
 
 def _run(source: str, file: str, line: int, space: dict[str, Any]) -> None:
     exec(compile("\n" * (line - 1) + source, file, "exec", dont_inherit=True), space)
 
 
-def _try(what: str, function: Any, *arguments: Any) -> None:
+def _try(what: str, function: Any, *arguments: Any) -> bool:
     try:
         function(*arguments)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code; the parent got past it, so do we
         log(f"replaying the main module, {what} failed: {type(error).__name__}: {error}")
+        return False
+    return True

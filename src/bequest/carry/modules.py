@@ -40,6 +40,22 @@ def is_user_module(module: ModuleType) -> bool:
     return known[1]
 
 
+_listing: dict[str, object] = {"count": -1, "modules": []}
+
+
+def user_modules() -> list[tuple[str, ModuleType]]:
+    """Return the importable user modules with their names; looked for anew when `sys.modules` has grown."""
+    if _listing["count"] != len(sys.modules):
+        found = [
+            (name, module)
+            for name, module in list(sys.modules.items())
+            if isinstance(module, ModuleType) and is_user_module(module) and is_importable(module)
+        ]
+        _listing.update(count=len(sys.modules), modules=found)
+    listed: list[tuple[str, ModuleType]] = _listing["modules"]  # type: ignore[assignment]
+    return listed
+
+
 def _looks_like_the_users(module: ModuleType) -> bool:
     name = getattr(module, "__name__", None)
     if not isinstance(name, str) or name in _MAIN_NAMES or is_main(module):
@@ -60,6 +76,14 @@ def _is_installed_namespace(module: ModuleType) -> bool:
     """Tell whether a package without a file (a namespace package) lies in a site folder."""
     paths = list(getattr(module, "__path__", ()))
     return bool(paths) and all(any(s in path + os.sep for s in _SITE_FOLDERS) for path in paths)
+
+
+def listed_name(module: ModuleType) -> str | None:
+    """Return the name under which `sys.modules` has a module: mostly its own (`_io` says that it is `io`)."""
+    name = getattr(module, "__name__", None)
+    if isinstance(name, str) and sys.modules.get(name) is module:
+        return name
+    return next((key for key, value in list(sys.modules.items()) if value is module), None)
 
 
 def is_importable(module: ModuleType) -> bool:

@@ -264,18 +264,19 @@ class PackingPickler:
         return self._leave(obj, refusal, None)
 
     def _as_global(self, obj: Any, kind: type) -> tuple[str, str] | None:
-        """Return (module, name) where `obj` is the value of a user module's global and can be filled in place."""
-        if kind is not object and (
-            kind.__module__ in sys.stdlib_module_names or not instances.can_copy(kind)
-        ):
+        """Return (module, name) where `obj` is a global of a user module, to be found there by the receiver.
+
+        In a message to a running process only a bare sentinel is: anything else is sent for what it holds now.
+        """
+        if kind is not object and not (self.starting and _is_users_class(kind) and instances.can_copy(kind)):
+            return None
+        found = modules.user_modules()
+        if not found:
             return None
         if self._globals_index is None:
             self._globals_index = {
                 id(value): (name, key)
-                for name, module in list(sys.modules.items())
-                if isinstance(module, ModuleType)
-                and modules.is_user_module(module)
-                and modules.is_importable(module)
+                for name, module in found
                 for key, value in list(module.__dict__.items())
                 if not key.startswith("__")
             }

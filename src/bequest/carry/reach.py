@@ -120,12 +120,16 @@ class Reach:
 
         The consumer packs each item before it asks for the next but one, and packing may bring more into reach.
         """
-        while True:
-            found = [*self._global_items(), *self._class_items(), *self._closure_items()]
-            if not found:
-                return
-            yield from found
+        extent = None
+        while extent != self._extent():
+            extent = self._extent()
+            yield from [*self._global_items(), *self._class_items(), *self._closure_items()]
             yield from (None, None, None)
+
+    def _extent(self) -> tuple[int, ...]:
+        names = sum(map(len, self._names.values()))
+        seen = (self._codes, self._attributes, self._modules, self._classes, self._functions, self._done)
+        return (names, *map(len, seen))
 
     def _global_items(self) -> Iterator[Any]:
         for module_name, module in list(self._modules.items()):

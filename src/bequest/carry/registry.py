@@ -76,6 +76,9 @@ class Packing(Protocol):
         The caller keeps owning `fd`; it may be closed as soon as the message is packed.
         """
 
+    def own_way(self, obj: Any) -> Any:
+        """Reduce `obj` as its own `__reduce_ex__` says; what that raises is told with the path of `obj`."""
+
     def keep(self, obj: object) -> None:
         """Keep `obj` alive until the receiver has rebuilt the message (only matters when `starting`)."""
 

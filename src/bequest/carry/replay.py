@@ -111,9 +111,8 @@ class SourceProgram:
 
     def __init__(self, source: bytes | str, space: dict[str, Any]) -> None:
         """Read `source`, whose namespace is `space`; SyntaxError or ValueError where it is no source."""
-        tree = ast.parse(source)
+        tree, package = ast.parse(source), space.get("__package__")
         self._space = space
-        package = space.get("__package__")
         self._spec_name = getattr(space.get("__spec__"), "name", None)
         self._imports = list(_imports(tree.body, package if isinstance(package, str) else ""))
         self._by_name: dict[str, list[_Import]] = {}
@@ -123,21 +122,27 @@ class SourceProgram:
         self._guard_line = max(guards, default=0)
         self._body = [s for s in tree.body if not _is_guard(s) and s.lineno < self._guard_line]
         self._bindings = _bindings(tree)
-        self._statements: tuple[int, tuple[tuple[str, int], ...]] = (-1, ())
+        lines: dict[str, int] = {}
+        for name, line in self._importable():
+            lines.setdefault(name, line)
+        self._candidates = [(line, "import", name) for name, line in lines.items()]
+        self._statements: tuple[int, Plan] = (-1, ())
 
     def plan(self, main: ModuleType) -> Plan:
         """See `mainmodule.Program`. Statements are looked for once per line that the top level stands at."""
-        names = dict.fromkeys(name for one in self._imports for name in self._modules_of(one))
         line = self._passed(main)
         if self._statements[0] != line:
             self._statements = (line, self._configuration(line) if line else ())
-        return tuple(name for name in names if is_for_child(name)), self._statements[1]
+        imports = tuple([step for step in self._candidates if is_for_child(step[2])])
+        return tuple(sorted(imports + self._statements[1], key=_line_of)) if imports else self._statements[1]
 
-    def _modules_of(self, one: _Import) -> Iterator[str]:
-        if one.module != self._spec_name:
-            yield one.module
-            if one.attribute is not None and f"{one.module}.{one.attribute}" in sys.modules:
-                yield f"{one.module}.{one.attribute}"
+    def _importable(self) -> Iterator[tuple[str, int]]:
+        """Yield the names of what the imports may load, and where: `from a import b` may load `a.b`."""
+        for one in self._imports:
+            if one.module != self._spec_name:
+                yield one.module, one.line
+                if one.attribute is not None:
+                    yield f"{one.module}.{one.attribute}", one.line
 
     def _passed(self, main: ModuleType) -> int:
         """Return the line before which all statements have run; 0 where the module has no guard."""
@@ -146,7 +151,7 @@ class SourceProgram:
         here = line_of_top_level(vars(main))
         return self._guard_line if here is None else min(here, self._guard_line)
 
-    def _configuration(self, line: int) -> tuple[tuple[str, int], ...]:
+    def _configuration(self, line: int) -> Plan:
         found: dict[tuple[int, str], None] = {}
         for statement in _flat(self._body):
             if (statement.end_lineno or 0) >= line or _is_guard(statement):
@@ -159,7 +164,7 @@ class SourceProgram:
             except _NotAgain as reason:
                 if str(reason):
                     log(f"line {statement.lineno} of the main module is not replayed: {reason}")
-        return tuple((source, line) for line, source in sorted(found))
+        return tuple((line, "run", source) for line, source in sorted(found, key=_line_of))
 
     def _configuring(self, statement: ast.stmt, own: frozenset[str]) -> tuple[ast.stmt, set[str]]:
         """Return the part of `statement` that configures third-party packages, and the names it reads.
@@ -215,10 +220,9 @@ class SourceProgram:
 
     def _imports_of(self, name: str) -> list[_Import]:
         """Return the imports that made the global `name` what it is; none where it is bound otherwise too."""
-        imports = self._by_name.get(name, [])
+        imports, value = self._by_name.get(name, []), self._space.get(name, self)
         if len(imports) != self._bindings.get(name, 0):
             return []
-        value = self._space.get(name, imports)
         found = [one for one in imports if one.module in sys.modules and one.leads_to(value)]
         return [one for one in found if one.is_plain() or one is found[-1]]
 
@@ -352,6 +356,10 @@ class _Reader:
         return not isinstance(call.func, ast.Name) or root not in vars(sys.modules["builtins"])
 
 
+def _line_of(step: tuple[int, *tuple[str, ...]]) -> int:
+    return step[0]
+
+
 # The tree, without regard to what it means
 
 
@@ -427,7 +435,7 @@ def _bound_by(node: ast.AST) -> Iterator[str]:
 
 
 def _is_guard(statement: ast.stmt) -> bool:
-    """Tell whether a statement asks whether this is the main module: `if`, `... and ...`, `... if ... else`."""
+    """Tell whether a statement asks, with `if`, `and` or `if else`, whether this is the main module."""
     tested: ast.AST
     match statement:
         case ast.If(test=test) | ast.Expr(value=ast.IfExp(test=test)):

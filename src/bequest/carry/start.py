@@ -101,7 +101,7 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
-    template = {"main": description, "installed": header["installed"], "path": header["plain"].get("path")}
+    template = {"main": description, "installed": header["installed"], "path": header["plain"]["interpreter"]["path"]["path"]}
     return Parcel(header, packed.data, packed.keep, left, template)
 
 
@@ -202,13 +202,14 @@ def _silence_warnings() -> Any:
     """Keep quiet about what the parent's imports have warned of already; a forked child does not import."""
     import warnings
 
-    filters = warnings.filters[:]
+    from bequest.carry.ambient import interpreter
+
+    filters = interpreter.active_filters()[:]
     warnings.simplefilter("ignore")
     return filters
 
 
 def _hear_warnings(filters: Any) -> None:
-    import warnings
+    from bequest.carry.ambient import interpreter
 
-    warnings.filters[:] = filters
-    getattr(warnings, "_filters_mutated", getattr(warnings, "_filters_mutated_lock_held", lambda: None))()
+    interpreter.install_filters(filters)

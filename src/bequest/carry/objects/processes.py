@@ -36,3 +36,10 @@ def refuse_pool(pool: Any, packing: Packing) -> Reduced:
         "Use it there, or make another one in this process",
         often_held=True,
     )
+
+
+@carries("multiprocessing.synchronize.SemLock", "multiprocessing.managers.BaseProxy", subclasses=True)
+def reduce_counted(resource: Any, packing: Packing) -> Reduced:
+    """Reduce what the system or a manager removes when the last reference here goes; it is kept meanwhile."""
+    packing.keep(resource)
+    return packing.own_way(resource)

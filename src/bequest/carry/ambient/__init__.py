@@ -1,0 +1,144 @@
+"""Ambient state: what a fork copies around the objects.
+
+    parent, at Process.start():   capture_plain() -> marshalled      capture() -> packed with the message
+    child, before unpickling:     restore_plain()
+    child, message rebuilt:       restore()
+
+Each family below is a module with a table of adopters, one per piece of state; a child imports a family
+only where there is something of it to restore. Not carried, because a forked child does not have it either
+or has it anew: atexit callbacks, the random module's state, trace functions, standard input. Not carried,
+because Python cannot read it: codec search functions and error handlers, callbacks of os.register_at_fork,
+handlers of signals that C code has installed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bequest.carry.ambient.adopter import report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bequest.carry.ambient.adopter import Adopter
+
+    State = dict[str, dict[str, Any]]
+
+# The system's part comes last: with its credentials a child may lose the right to read modules.
+_PLAIN_FAMILIES = ("interpreter", "signals", "system")
+_FAMILIES = ("hooks", "signals", "libraries", "logs", "thirdparty")
+
+# What restore_plain was given, until restore takes it: one entry at most, and one thread in a starting child.
+_given: list[State] = []
+
+
+def capture_plain() -> dict[str, Any]:
+    """Return the plain part of this process's ambient state.
+
+    Returns:
+        Marshal-able data, for `restore_plain`. An adopter that fails is left out and reported at level INFO
+        of multiprocessing's logger.
+    """
+    return _capture(_PLAIN_FAMILIES, plain=True)
+
+
+def restore_plain(state: dict[str, Any]) -> None:
+    """Make this process as the one that captured `state`; to be called before a message is unpickled.
+
+    Signals that have a Python handler in the parent stay blocked until `restore`, which must therefore
+    be called as well.
+
+    Raises:
+        OSError: The parent's credentials or root directory could not be taken over; the child must end.
+    """
+    _given[:] = [state]
+    _restore(state)
+
+
+def capture() -> dict[str, Any]:
+    """Return the part of this process's ambient state that consists of objects; {} where all is default.
+
+    Returns:
+        For `restore`, to be pickled together with what it may share objects with. An adopter that fails is
+        left out and reported.
+    """
+    state = _capture(_FAMILIES, plain=False)
+    if any(type(finder).__module__ == f"{__name__}.waiting" for finder in sys.meta_path):
+        from bequest.carry.ambient import waiting
+
+        for (family, name), value in waiting.still_waiting().items():
+            state.setdefault(family, {}).setdefault(name, value)
+    return state
+
+
+def restore(state: dict[str, Any]) -> None:
+    """Set what `capture` found, and what `restore_plain` has set once more; to be called before the target.
+
+    Once more, because modules that the message has imported may have set the same things their own way, as
+    they did in the parent before the program changed them. Stand-ins are left out, never installed.
+
+    Raises:
+        OSError: As `restore_plain`.
+    """
+    given = _given.pop() if _given else {}
+    _restore(given)
+    _restore(state)
+    if "signals" in given:
+        from bequest.carry.ambient import signals
+
+        signals.release(given["signals"]["signals"])
+
+
+def _capture(families: tuple[str, ...], *, plain: bool) -> State:
+    loaded = sys.modules
+    state: State = {}
+    for family in families:
+        taken = {}
+        for adopter in _adopters(family):
+            if adopter.plain is not plain or (adopter.owner is not None and adopter.owner not in loaded):
+                continue
+            try:
+                value = adopter.capture()
+            except Exception as error:  # noqa: BLE001  # any package's code may run here; a start must not fail for it
+                report("left out of the state: %s (%r)", adopter.name, error)
+                continue
+            if value is not None:
+                taken[adopter.name] = value
+        if taken:
+            state[family] = taken
+    return state
+
+
+def _restore(state: State) -> None:
+    for family, values in state.items():
+        for adopter in _adopters(family):
+            if adopter.name in values:
+                _restore_one(family, adopter, values[adopter.name])
+
+
+def _restore_one(family: str, adopter: Adopter, value: Any) -> None:
+    owner = adopter.owner
+    if owner is not None and not adopter.eager and owner not in sys.modules:
+        from bequest.carry.ambient import waiting
+
+        waiting.wait_for(owner, (family, adopter.name), value, lambda late: _apply(adopter, late))
+    else:
+        _apply(adopter, value)
+
+
+def _apply(adopter: Adopter, value: Any) -> None:
+    try:
+        adopter.restore(value)
+    except Exception as error:
+        if adopter.vital:
+            raise
+        report("not restored: %s (%r)", adopter.name, error)  # the target may well not need it
+
+
+def _adopters(family: str) -> tuple[Adopter, ...]:
+    name = f"{__name__}.{family}"
+    if name not in sys.modules:
+        __import__(name)
+    adopters: tuple[Adopter, ...] = sys.modules[name].ADOPTERS
+    return adopters

@@ -1,0 +1,38 @@
+"""A file descriptor as part of a message: a number on both sides, of one and the same open file.
+
+    Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the receiver's number
+"""
+
+from __future__ import annotations
+
+from bequest.carry.registry import carries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bequest.carry.registry import Packing, Reduced
+
+
+class Descriptor:
+    """Stands in a reduction for a descriptor of the sender; rebuilt, it is the `int` of the receiver's duplicate.
+
+    The receiver's duplicate is made when the reduction is packed, so that a reducer which is only asked whether it
+    would carry its object gives away nothing.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+
+@carries("bequest.carry.objects.descriptors.Descriptor")
+def reduce_descriptor(descriptor: Descriptor, packing: Packing) -> Reduced:
+    """Reduce a descriptor by sharing it."""
+    return take_fd, (packing.share_fd(descriptor.fd),)
+
+
+def take_fd(shared: Any) -> int:
+    """Return this process's own descriptor, which whoever gets it closes."""
+    return int(shared.detach())

@@ -1,0 +1,250 @@
+"""Views of memory, read-only views of dicts, and the frames that stay where they run.
+
+    memoryview -> the object under it and the place of the view on it -> a view of the receiver's copy
+    weakref, proxy, WeakSet, finalize ... -> see `weak`;  ctypes instances -> see `foreign`
+
+What views the same object in the sender views the same object in the receiver.
+"""
+
+from __future__ import annotations
+
+import gc
+from types import MappingProxyType
+
+from bequest.carry.registry import NotCarriedError, carries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bequest.carry.registry import Packing, Reduced
+
+_NATIVE_FORMATS = frozenset("bBcChHiIlLqQnNfdeP?")
+
+
+# -- memoryview
+
+
+@carries("builtins.memoryview")
+def reduce_view(view: memoryview, packing: Packing) -> Reduced:
+    """The place of the view in the memory of the object under it."""
+    try:
+        under = view.obj
+    except ValueError:  # "operation forbidden on released memoryview object"
+        return released_view, ()
+    if under is None:  # memory of C that no object owns
+        return copied_view, (view.tobytes(), view.format, view.shape, view.readonly)
+    with memoryview(under) as whole:
+        offset = _address(view) - _address(whole)
+        whole_place = (whole.format, whole.shape, whole.strides)
+        same_items = whole.ndim == view.ndim == 1 and whole.format == view.format
+        places = (whole.itemsize, whole.strides[0]) if same_items else (0, 0)
+        readonly = view.readonly and not whole.readonly
+    place = (view.format, view.shape, view.strides)
+    if offset == 0 and place == whole_place:
+        return whole_view, (under, readonly)
+    if same_items and places[0] == places[1]:
+        first, step = offset // places[0], view.strides[0] // places[0]
+        return strided_view, (under, readonly, first, step, view.shape[0])
+    if not view.contiguous and view.ndim != 1 or view.format.lstrip("@") not in _NATIVE_FORMATS:
+        raise NotCarriedError("no Python code can make such a view again", "Pass the object under the memoryview")
+    stride = view.strides[0] if view.ndim == 1 else view.itemsize
+    return cast_view, (under, readonly, offset, view.format, view.shape, stride, view.itemsize)
+
+
+def _address(view: memoryview) -> int:
+    """Return where the first item of `view` is."""
+    from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_ssize_t, c_void_p, py_object, pythonapi
+
+    class Buffer(Structure):
+        """`Py_buffer`, as the C API fixes it."""
+
+        _fields_ = (
+            ("buf", c_void_p),
+            ("obj", py_object),
+            ("len", c_ssize_t),
+            ("itemsize", c_ssize_t),
+            ("readonly", c_int),
+            ("ndim", c_int),
+            ("format", c_char_p),
+            ("shape", POINTER(c_ssize_t)),
+            ("strides", POINTER(c_ssize_t)),
+            ("suboffsets", POINTER(c_ssize_t)),
+            ("internal", c_void_p),
+        )
+
+    buffer = Buffer()
+    everything_readonly = 0x011C  # PyBUF_FULL_RO
+    pythonapi.PyObject_GetBuffer(py_object(view), byref(buffer), everything_readonly)
+    address: int = buffer.buf or 0
+    pythonapi.PyBuffer_Release(byref(buffer))
+    return address
+
+
+def released_view() -> memoryview:
+    """Return a view that has been released."""
+    view = memoryview(b"")
+    view.release()
+    return view
+
+
+def copied_view(content: bytes, form: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
+    """Return a view of a copy of memory that belongs to no object."""
+    return _shaped(memoryview(content if readonly else bytearray(content)), form, shape)
+
+
+def whole_view(under: Any, readonly: bool) -> memoryview:
+    """Return the view that `under` gives of itself."""
+    view = memoryview(under)
+    return view.toreadonly() if readonly else view
+
+
+def strided_view(under: Any, readonly: bool, first: int, step: int, count: int) -> memoryview:
+    """Return `count` items of `under` from item `first` on."""
+    stop = first + count * step
+    return whole_view(under, readonly)[first : None if stop < 0 else stop : step]
+
+
+def cast_view(
+    under: Any, readonly: bool, offset: int, form: str, shape: tuple[int, ...], *strides: int
+) -> memoryview:
+    """Return a view of bytes of `under` as other items; `strides` are the bytes between items and in one."""
+    stride, size = strides
+    view = whole_view(under, readonly).cast("B")
+    if stride == size or not shape:
+        total = size
+        for length in shape:
+            total *= length
+        return _shaped(view[offset : offset + total], form, shape)
+    count = shape[0]
+    # The lowest item comes first in memory, even where the view runs backwards.
+    start = offset + min(0, stride * (count - 1))
+    span = abs(stride) * (count - 1) + size
+    return view[start : start + span].cast(form)[:: stride // size]  # type: ignore[call-overload]
+
+
+def _shaped(view: memoryview, form: str, shape: tuple[int, ...]) -> memoryview:
+    if len(shape) == 1:
+        return view.cast(form)  # type: ignore[call-overload,no-any-return]
+    return view.cast(form, shape)  # type: ignore[call-overload,no-any-return]
+
+
+# -- mappingproxy
+
+
+@carries("builtins.mappingproxy")
+def reduce_mapping_proxy(proxy: MappingProxyType[Any, Any], packing: Packing) -> Reduced:
+    """A proxy follows its mapping; that of a class is the class's own."""
+    mapping = gc.get_referents(proxy)[0]
+    owner = _class_of_namespace(mapping)
+    return (vars, (owner,)) if owner is not None else (MappingProxyType, (mapping,))
+
+
+def _class_of_namespace(mapping: Any) -> type | None:
+    """Return the class whose namespace `mapping` is, which the descriptors in it name."""
+    for value in mapping.values():
+        owner = getattr(type(value), "__objclass__", None) and value.__objclass__
+        if isinstance(owner, type) and _is_namespace_of(mapping, owner):
+            return owner
+    # Since 3.15 all classes share the descriptors that they have by default. Every class says these two things.
+    if "__module__" in mapping and "__doc__" in mapping:
+        holders = (holder for holder in gc.get_referrers(mapping) if isinstance(holder, type))
+        return next((holder for holder in holders if _is_namespace_of(mapping, holder)), None)
+    return None
+
+
+def _is_namespace_of(mapping: Any, owner: type) -> bool:
+    return gc.get_referents(owner.__dict__)[0] is mapping
+
+
+# -- weak references and ctypes, in modules of their own
+
+
+@carries("weakref.ReferenceType", "weakref.ref", subclasses=True)
+def reduce_reference(reference: Any, packing: Packing) -> Reduced:
+    """See `weak`."""
+    from bequest.carry.objects import weak
+
+    return weak.reduce_reference(reference, packing)
+
+
+@carries("weakref.WeakMethod", subclasses=True)
+def reduce_weak_method(reference: Any, packing: Packing) -> Reduced:
+    """See `weak`."""
+    from bequest.carry.objects import weak
+
+    return weak.reduce_method(reference, packing)
+
+
+@carries("weakref.ProxyType", "weakref.CallableProxyType")
+def reduce_proxy(proxy: Any, packing: Packing) -> Reduced:
+    """See `weak`."""
+    from bequest.carry.objects import weak
+
+    return weak.reduce_proxy(proxy, packing)
+
+
+@carries("_weakrefset.WeakSet", "weakref.WeakSet", subclasses=True)
+def reduce_weak_set(members: Any, packing: Packing) -> Reduced:
+    """See `weak`."""
+    from bequest.carry.objects import weak
+
+    return weak.reduce_set(members, packing)
+
+
+@carries("weakref.WeakValueDictionary", subclasses=True)
+def reduce_weak_values(table: Any, packing: Packing) -> Reduced:
+    """See `weak`."""
+    from bequest.carry.objects import weak
+
+    return weak.reduce_values(table, packing)
+
+
+@carries("weakref.WeakKeyDictionary", subclasses=True)
+def reduce_weak_keys(table: Any, packing: Packing) -> Reduced:
+    """See `weak`."""
+    from bequest.carry.objects import weak
+
+    return weak.reduce_keys(table, packing)
+
+
+@carries("weakref.finalize")
+def reduce_finalizer(finalizer: Any, packing: Packing) -> Reduced:
+    """See `weak`."""
+    from bequest.carry.objects import weak
+
+    return weak.reduce_finalizer(finalizer, packing)
+
+
+@carries("_ctypes.Structure", "_ctypes.Union", "_ctypes.Array", "_ctypes._SimpleCData", subclasses=True)
+def reduce_ctypes_instance(obj: Any, packing: Packing) -> Reduced:
+    """See `foreign`."""
+    from bequest.carry.objects import foreign
+
+    return foreign.reduce_instance(obj, packing)
+
+
+@carries("_ctypes._Pointer", subclasses=True)
+def reduce_ctypes_pointer(pointer: Any, packing: Packing) -> Reduced:
+    """See `foreign`."""
+    from bequest.carry.objects import foreign
+
+    return foreign.reduce_pointer(pointer, packing)
+
+
+# -- what stays
+
+
+@carries("builtins.frame")
+def refuse_frame(frame: Any, packing: Packing) -> Reduced:
+    """A frame is the stack of a running thread."""
+    raise NotCarriedError("a stack belongs to the process that runs it", "Pass the values that are needed from its f_locals")
+
+
+@carries("builtins.traceback")
+def refuse_traceback(traceback: Any, packing: Packing) -> Reduced:
+    """A traceback holds frames."""
+    raise NotCarriedError(
+        "it holds frames, and a stack belongs to the process that runs it",
+        "Format it with traceback.format_exception and pass the text",
+    )

@@ -1,0 +1,145 @@
+"""Start a child in a new interpreter.
+
+    message -> anonymous file, inherited -> python -c "... child.spawned(...)"
+
+Portable: without pidfd, pipes tell either side that the other has ended. The parent does not wait for the
+child.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing import spawn
+from multiprocessing import util as _util
+from typing import TYPE_CHECKING
+
+from bequest.launch import handoff, pidfd
+from bequest.launch.child import InheritedFd
+from bequest.launch.follow import StartedPopen
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bequest.carry.start import Parcel
+
+util: Any = _util  # private names of it are used: the same in all versions
+
+# A program text on a command line may have 128 KiB on Linux; a search path that would not fit is left to the
+# header.
+_MAX_PATH_TEXT = 100_000
+
+
+class Popen(StartedPopen):
+    """A spawned child: this process's own, so it is reaped here."""
+
+    method = "spawn"
+    DupFd = InheritedFd
+
+    def _name_of_gift(self) -> int:
+        return self._gifts[-1]
+
+    def _begin(self, parcel: Parcel, notes: dict[str, Any]) -> None:
+        ours: list[int] = []  # to be closed with this object, or now where the start fails
+        theirs: list[int] = []
+        try:
+            self._spawn(parcel, notes, ours, theirs)
+        except BaseException:
+            util.close_fds(*ours)
+            raise
+        finally:
+            util.close_fds(*theirs)
+        self.finalizer = util.Finalize(self, util.close_fds, ours)
+
+    def _spawn(self, parcel: Parcel, notes: dict[str, Any], ours: list[int], theirs: list[int]) -> None:
+        tracker = handoff.tracker_fd()
+        message = handoff.store(handoff.encode(parcel.header, notes, parcel.body))
+        theirs.append(message)
+        watch, held_open = handoff.watch_this_process()
+        theirs.append(watch)
+        if held_open is not None:
+            ours.append(held_open)
+        answer = None
+        if notes["answer"]:
+            self._answer_fd, answer = os.pipe()
+            os.set_blocking(self._answer_fd, False)
+            ours.append(self._answer_fd)
+            theirs.append(answer)
+        if held_open is not None:  # no pidfds here: the child's end of a pipe closes with the child
+            self.sentinel, child_end = os.pipe()
+            ours.append(self.sentinel)
+            theirs.append(child_end)
+        command = command_line(f"child.spawned({message}, {tracker}, {watch}, {answer})")
+        self.pid = util.spawnv_passfds(spawn.get_executable(), command, [*theirs, tracker, *self._gifts])
+        if held_open is None:
+            self.sentinel = self._open_sentinel(ours)
+
+    def _open_sentinel(self, ours: list[int]) -> int:
+        try:
+            self._pidfd = pidfd.open_pidfd(self.pid)
+        except ProcessLookupError:  # ended and reaped already: SIGCHLD is ignored, or somebody waits for all
+            self.returncode = pidfd.UNKNOWN_EXIT
+        sentinel = self._pidfd
+        if sentinel is None:
+            sentinel, other = os.pipe()
+            os.close(other)
+        ours.append(sentinel)
+        return sentinel
+
+    def _look(self) -> None:
+        if self.returncode is not None:
+            return
+        self._look_for_answer()
+        try:
+            pid, status = os.waitpid(self.pid, 0 if self._has_closed_sentinel() else os.WNOHANG)
+        except ChildProcessError:
+            # Somebody else waited for our child (os.wait, SIGCHLD ignored). Its end is still to be seen.
+            if self._pidfd is None:
+                self.returncode = pidfd.UNKNOWN_EXIT
+            elif pidfd.is_ready(self._pidfd):
+                self.returncode = pidfd.exit_code(self._pidfd)
+            return
+        if pid == self.pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
+
+    def _has_closed_sentinel(self) -> bool:
+        # A pipe closes a moment before its process can be waited for; a pidfd does not.
+        return self._pidfd is None and pidfd.is_ready(self.sentinel)
+
+    def _look_for_answer(self) -> None:
+        if self._keep is None:
+            return
+        try:
+            os.read(self._answer_fd, 1)
+        except BlockingIOError:
+            return
+        self._keep = None  # the answer, or EOF: the child holds it all, or never will
+
+    def _await_news(self, timeout_s: float | None) -> None:
+        if self._keep is None:
+            super()._await_news(timeout_s)
+        else:
+            pidfd.is_ready(self._answer_fd, timeout_s)  # EOF when the child ends
+
+
+def command_line(call: str) -> list[Any]:
+    """Return the command that runs `call`, a call into a module of `bequest.launch`, in a new interpreter.
+
+    It has this interpreter's flags, and searches for modules where this process does from its first import
+    on: neither a `random.py` in the working directory nor another bequest must get in between.
+    """
+    module = call.partition(".")[0]
+    program = f"from bequest.launch import {module}; {call}"
+    path = ascii(_search_path())
+    if len(path) < _MAX_PATH_TEXT:
+        program = f"import sys; sys.path[:] = {path}; {program}"
+    flags = util._args_from_interpreter_flags()
+    return [spawn.get_executable(), *flags, "-c", program, "--multiprocessing-fork"]
+
+
+def _search_path() -> list[str]:
+    # What is not text (a pathlib.Path that a program put there) is never searched by the import system
+    # either.
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return path if home in path else [*path, home]

@@ -1,0 +1,122 @@
+"""The resource tracker of programs that use bequest: it cleans up after the dead, and about semaphores it is quiet.
+
+    adopt() -> the standard tracker object launches `main` below      first start: hush() -> a word to the tracker
+
+A forked program that is killed, or leaves by `os._exit`, says nothing of the semaphores that it had: they have no
+name by then. Those of a program with spawned children need theirs, and the standard tracker warns of each on
+the way. Here it removes them without a word in a program that has started processes; in one that has not, and
+about shared memory, which is the user's own to unlink, it warns as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing import resource_tracker, util
+from types import FunctionType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STANDARD = "from multiprocessing.resource_tracker import main"
+# The tracker is a new interpreter, which need not find bequest as this one did.
+_OURS = "import sys; sys.path.append({folder!r}); from bequest.launch.tracker import main"
+_MARK = "noop"  # a resource type that the tracker knows and that nobody uses
+
+_tracker: Any = resource_tracker
+
+
+class _LaunchingUtil:
+    """`multiprocessing.util` for the methods that launch the tracker: it runs our `main` in place of theirs."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(util, name)
+
+    @staticmethod
+    def spawnv_passfds(path: Any, args: list[Any], passfds: list[int]) -> int:
+        """Start the tracker; see `multiprocessing.util.spawnv_passfds`."""
+        folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        ours = _OURS.format(folder=folder)
+        args = [arg.replace(_STANDARD, ours) if isinstance(arg, str) else arg for arg in args]
+        return int(util.spawnv_passfds(path, args, passfds))  # type: ignore[arg-type]
+
+
+def _launching(function: Any) -> Any:
+    """Return `function` with `util` being the one above: the standard code, of whatever version, as it is."""
+    namespace = {**vars(resource_tracker), "util": _LaunchingUtil()}
+    made = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+def _launching_methods() -> dict[str, Any]:
+    """Find the methods that launch: `ensure_running` up to 3.13, `_launch` since 3.14."""
+    methods = vars(resource_tracker.ResourceTracker)
+    return {
+        name: _launching(method)
+        for name, method in methods.items()
+        if isinstance(method, FunctionType) and "spawnv_passfds" in method.__code__.co_names
+    }
+
+
+_Tracker = type("ResourceTracker", (resource_tracker.ResourceTracker,), _launching_methods())
+
+
+def adopt() -> None:
+    """Make the tracker that this process starts, if it has none yet, one that can be hushed."""
+    if type(_tracker._resource_tracker) is resource_tracker.ResourceTracker:
+        _tracker._resource_tracker.__class__ = _Tracker
+
+
+def release() -> None:
+    """Undo `adopt`; a tracker that runs already goes on as it is."""
+    if type(_tracker._resource_tracker) is _Tracker:
+        _tracker._resource_tracker.__class__ = resource_tracker.ResourceTracker
+
+
+class _Hushed:
+    """Whether the tracker of this process has been told, and by which process: a forked one tells it again."""
+
+    pid = 0
+
+
+def hush() -> None:
+    """Tell the tracker, once, that this program starts processes."""
+    if _Hushed.pid != os.getpid():
+        _Hushed.pid = os.getpid()
+        resource_tracker.register("bequest", _MARK)
+        resource_tracker.unregister("bequest", _MARK)
+
+
+class _Listening(dict[str, object]):
+    """The tracker's table of resource types, which it asks at every message."""
+
+    hushed = False
+
+    def get(self, kind: str, default: object = None) -> object:
+        """Look a type up, and hear the mark."""
+        self.hushed = self.hushed or kind == _MARK
+        return super().get(kind, default)
+
+
+class _Warnings:
+    """`warnings` for the tracker's `main`."""
+
+    def __init__(self, table: _Listening) -> None:
+        self._table = table
+
+    def warn(self, message: str, *args: Any, **named: Any) -> None:
+        """Warn, unless it is of semaphores and the tracker has been hushed."""
+        import warnings
+
+        if not (self._table.hushed and "leaked semaphore" in message):
+            warnings.warn(message, *args, stacklevel=2, **named)
+
+
+def main(fd: int) -> None:
+    """Be the tracker: the standard one, with the two names above replaced."""
+    table = _Listening(_tracker._CLEANUP_FUNCS)
+    _tracker._CLEANUP_FUNCS, _tracker.warnings = table, _Warnings(table)
+    _tracker.main(fd)
+    sys.exit(0)

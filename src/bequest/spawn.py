@@ -1,0 +1,9 @@
+"""multiprocessing.spawn (the standard library's own way to spawn) under bequest's name.
+
+Nothing of it changes, so that the two names are one module: what is set in one is set in the other.
+"""
+
+import sys
+from multiprocessing import spawn
+
+sys.modules[__name__] = spawn

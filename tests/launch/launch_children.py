@@ -1,0 +1,126 @@
+"""What the children of the tests of `launch` run; importable, so that it goes by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import bequest
+
+
+def end_with(how: str) -> None:
+    """End the process in the way that `how` names."""
+    if how == "exit 3":
+        sys.exit(3)
+    if how == "text":
+        sys.exit("a text")
+    if how == "error":
+        raise ValueError("on purpose")
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "_exit 7":
+        os._exit(7)
+
+
+def tell(pipe: Any) -> None:
+    """Tell the pid, then stay until the other end says something or closes."""
+    pipe.send(os.getpid())
+    try:
+        pipe.recv()
+    except EOFError:
+        pass
+
+
+def tell_of_parent(pipe: Any) -> None:
+    """Tell what this process knows of its parent and of its start method."""
+    parent: Any = bequest.parent_process()
+    pipe.send((parent.pid, parent.is_alive(), bequest.get_start_method(), bequest.current_process().name))
+
+
+def tell_of_module(pipe: Any, name: str) -> None:
+    """Tell whether module `name` is there before it is asked for, and in which process it was imported."""
+    there = name in sys.modules
+    __import__(name)
+    pipe.send((there, sys.modules[name].IMPORTED_IN, os.getpid()))
+
+
+def tell_of_threads(pipe: Any) -> None:
+    """Tell how many threads this process has."""
+    pipe.send(threading.active_count())
+
+
+def write_word(word: str) -> None:
+    """Write to the descriptors of standard output and standard error, as a C library would."""
+    os.write(1, f"out {word}\n".encode())
+    os.write(2, f"err {word}\n".encode())
+
+
+def tell_of_ends(pipe: Any, ends: list[Any]) -> None:
+    """Send one's index through each of many connections."""
+    for index, end in enumerate(ends):
+        end.send(index)
+    pipe.send(len(ends))
+
+
+def tell_of_handle(pipe: Any, handle: Any) -> None:
+    """Follow and end a process that is not this process's child."""
+    before = (handle.pid, handle.is_alive(), handle.exitcode, handle.mark, type(handle).__name__)
+    handle.terminate()
+    handle.join(30)
+    pipe.send((before, handle.is_alive(), handle.exitcode is not None))
+    pipe.send(handle)
+
+
+def set_event(event: Any, lock: Any) -> None:
+    """Use primitives that nobody else refers to."""
+    with lock:
+        event.set()
+
+
+def measure(payload: bytes) -> None:
+    """End with an exit code that says whether the payload is whole."""
+    sys.exit(5 if payload == bytes(len(payload)) else 6)
+
+
+class KillsWhenRebuilt:
+    """Kills the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return end_with, ("kill",)
+
+
+class RaisesWhenRebuilt:
+    """Raises in the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return end_with, ("error",)
+
+
+class RaisesWhenTold:
+    """Raises in the process that unpickles it, once something has been written into a named pipe."""
+
+    def __init__(self, fifo: str) -> None:
+        self.fifo = fifo
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return wait_and_raise, (self.fifo,)
+
+
+def wait_and_raise(fifo: str) -> None:
+    """See `RaisesWhenTold`."""
+    with open(fifo, "rb") as file:
+        file.read()
+    raise ValueError("nobody shall see this")
+
+
+class RefusesToBePacked:
+    """Raises in the process that pickles it, after it has shared a descriptor."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("this one stays here")

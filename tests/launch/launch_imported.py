@@ -1,0 +1,5 @@
+"""Remembers in which process it was imported."""
+
+import os
+
+IMPORTED_IN = os.getpid()

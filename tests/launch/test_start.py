@@ -1,0 +1,387 @@
+"""Children begin, are followed to their end whatever ends them, and leave nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import connection
+from typing import Any
+
+import launch_children as children
+import pytest
+
+import bequest
+from bequest.launch import handoff
+from bequest.launch.template import templates
+
+LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture(params=["fork", "spawn", "forkserver"])
+def ctx(request: pytest.FixtureRequest) -> Any:
+    """A context of each start method."""
+    return bequest.get_context(request.param)
+
+
+@pytest.fixture(params=["spawn", "forkserver"])
+def clean_ctx(request: pytest.FixtureRequest) -> Any:
+    """A context of each start method whose children are given a message."""
+    return bequest.get_context(request.param)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a process; at the end none may be left."""
+    started: list[Any] = []
+
+    def begin(ctx: Any, target: Callable[..., object], *args: object, **options: Any) -> Any:
+        process = ctx.Process(target=target, args=args, **options)
+        process.start()
+        started.append(process)
+        return process
+
+    yield begin
+    survivors = [process for process in started if process.exitcode is None]
+    for process in survivors:
+        process.kill()
+        exit_code(process)
+    for process in started:
+        process.close()
+    assert not survivors, f"the test left children running: {survivors}"
+
+
+def exit_code(process: Any) -> int:
+    """Return how a child exited, once it has."""
+    process.join(LIMIT_S)
+    assert process.exitcode is not None, f"{process} still runs after {LIMIT_S} s"
+    return int(process.exitcode)
+
+
+def hear(pipe: Any) -> Any:
+    """Return the next thing that a child says."""
+    assert pipe.poll(LIMIT_S), f"nothing was said for {LIMIT_S} s"
+    return pipe.recv()
+
+
+def open_fds() -> set[str]:
+    """Return the numbers of this process's descriptors."""
+    gc.collect()
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("", 0), ("exit 3", 3), ("text", 1), ("error", 1), ("kill", -9), ("_exit 7", 7)]
+)
+def test_exit_code(ctx: Any, start: Start, how: str, code: int) -> None:
+    """However a child ends, its exit code says so."""
+    assert exit_code(start(ctx, children.end_with, how)) == code
+
+
+def test_child_knows_parent(ctx: Any, start: Start) -> None:
+    """A child knows its parent, sees it alive, and has its start method as its own default."""
+    ours, theirs = ctx.Pipe()
+    process = start(ctx, children.tell_of_parent, theirs, name="the child")
+
+    assert hear(ours) == (os.getpid(), True, ctx.get_start_method(), "the child")
+    assert exit_code(process) == 0
+
+
+def test_sentinel_tells_the_end(ctx: Any, start: Start) -> None:
+    """A sentinel is not ready while the child runs, and ready once it has been killed."""
+    ours, theirs = ctx.Pipe()
+    process = start(ctx, children.tell, theirs)
+    assert hear(ours) == process.pid
+    assert connection.wait([process.sentinel], timeout=0) == []
+
+    process.kill()
+
+    assert connection.wait([process.sentinel], timeout=LIMIT_S) == [process.sentinel]
+    assert exit_code(process) == -signal.SIGKILL
+
+
+def test_join_gives_up_in_time(ctx: Any, start: Start) -> None:
+    """join() with a timeout returns while the child goes on."""
+    ours, theirs = ctx.Pipe()
+    process = start(ctx, children.tell, theirs)
+    process.join(0.01)
+    assert process.is_alive()
+    ours.send("go")
+    assert exit_code(process) == 0
+
+
+def test_killed_while_it_is_rebuilt(clean_ctx: Any, start: Start) -> None:
+    """A child that is killed before its target began is reported by its signal; start() does not raise."""
+    assert exit_code(start(clean_ctx, children.measure, children.KillsWhenRebuilt())) == -signal.SIGKILL
+
+
+def test_rebuilding_fails(clean_ctx: Any, start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    """A child whose message cannot be unpickled says why and ends with code 1."""
+    assert exit_code(start(clean_ctx, children.measure, children.RaisesWhenRebuilt())) == 1
+    assert "ValueError: on purpose" in capfd.readouterr().err
+
+
+def test_refused_start_leaves_nothing(clean_ctx: Any) -> None:
+    """A start that fails while it is packed raises, and leaves neither a child nor a descriptor."""
+    handoff.tracker_fd()  # once started it stays
+    pipe, _other = ends = clean_ctx.Pipe()
+    before = open_fds()
+
+    # Pickled in this order: a descriptor is already shared when the second one raises.
+    process = clean_ctx.Process(target=children.measure, args=(pipe, children.RefusesToBePacked(pipe)))
+    with pytest.raises(Exception, match="this one stays here"):
+        process.start()
+
+    assert process.pid is None
+    assert process not in bequest.active_children()
+    assert open_fds() == before
+    for end in ends:
+        end.close()
+
+
+def test_primitives_outlive_the_parents_references(clean_ctx: Any, start: Start) -> None:
+    """What only the child refers to is kept until the child holds it, and not longer."""
+    process = start(clean_ctx, children.set_event, clean_ctx.Event(), clean_ctx.Lock())
+    gc.collect()
+    assert exit_code(process) == 0
+    assert process._popen._keep is None
+
+
+def test_big_message(clean_ctx: Any, start: Start) -> None:
+    """A message larger than any buffer arrives whole, and start() need not wait for its reader."""
+    assert exit_code(start(clean_ctx, children.measure, bytes(5_000_000))) == 5
+
+
+def test_many_descriptors(clean_ctx: Any, start: Start) -> None:
+    """More descriptors than one message takes arrive, each in its place."""
+    pairs = [clean_ctx.Pipe(duplex=False) for _ in range(270)]
+    ours, theirs = clean_ctx.Pipe()
+    process = start(clean_ctx, children.tell_of_ends, theirs, [w for _, w in pairs])
+    assert hear(ours) == len(pairs)
+    assert [hear(r) for r, _ in pairs] == list(range(len(pairs)))
+    assert exit_code(process) == 0
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_redirected_output(ctx: Any, start: Start, capfd: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    """Output that was redirected after the first child had started holds in the next one."""
+    exit_code(start(ctx, children.write_word, "first"))
+    saved = os.dup(1)
+    with open(tmp_path / "out", "wb") as file:
+        os.dup2(file.fileno(), 1)
+    try:
+        exit_code(start(ctx, children.write_word, "second"))
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+    assert (tmp_path / "out").read_text() == "out second\n"
+    assert capfd.readouterr() == ("out first\n", "err first\nerr second\n")
+
+
+def test_many_starts_leave_nothing(ctx: Any) -> None:
+    """Starts, one after the other and several at once, leave no descriptor, no zombie and no child."""
+    run_and_close(ctx, 2)  # what is started once and stays: tracker, template
+    before = open_fds()
+    for _ in range(3):
+        run_and_close(ctx, 5)
+    assert open_fds() == before
+    assert bequest.active_children() == []
+
+
+def run_and_close(ctx: Any, count: int) -> None:
+    """Start `count` children, see them end, and close them."""
+    processes = [ctx.Process(target=children.end_with, args=("",)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    assert [exit_code(process) for process in processes] == [0] * count
+    assert not [process.pid for process in processes if os.path.exists(f"/proc/{process.pid}")]
+    for process in processes:
+        process.close()
+
+
+def test_threads_start_at_once(ctx: Any) -> None:
+    """Several threads may start and join processes at the same time."""
+    threads = [threading.Thread(target=run_and_close, args=(ctx, 3)) for _ in range(4)]
+    if ctx.get_start_method() == "fork":
+        pytest.skip("forking a process with threads is what the other methods are for")
+    failures: list[Any] = []
+    hook, threading.excepthook = threading.excepthook, failures.append
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+    finally:
+        threading.excepthook = hook
+    assert not failures
+
+
+def test_killed_template(start: Start) -> None:
+    """When the template is killed its children go on and are followed; the next start has another."""
+    ctx = bequest.get_context("forkserver")
+    ours, theirs = ctx.Pipe()
+    process = start(ctx, children.tell, theirs)
+    hear(ours)
+    template: Any = templates._current
+
+    os.kill(template.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, template.pid, os.WEXITED | os.WNOWAIT)
+    assert connection.wait([process.sentinel], timeout=0) == []
+    assert process.is_alive()
+    ours.send("go")
+
+    assert exit_code(process) in (0, 255)  # 255 where the kernel does not tell
+    assert exit_code(start(ctx, children.end_with, "exit 3")) == 3
+    assert templates._current is not template
+
+
+def test_template_leaves_with_its_lock(start: Start) -> None:
+    """stop() ends the template; the next start begins another."""
+    ctx = bequest.get_context("forkserver")
+    exit_code(start(ctx, children.end_with, ""))
+    template: Any = templates._current
+    templates.stop()
+    assert not os.path.exists(f"/proc/{template.pid}")
+    assert exit_code(start(ctx, children.end_with, "exit 3")) == 3
+
+
+def test_killed_before_its_first_word(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child killed between the fork and its first instruction is reported by its signal."""
+    ctx = bequest.get_context("forkserver")
+    templates.stop()
+    preload(ctx, monkeypatch, ["launch_killing"])
+    try:
+        process = start(ctx, children.end_with, "")
+        assert process.pid is not None
+        assert exit_code(process) == -signal.SIGKILL
+    finally:
+        templates.stop()
+
+
+def test_threads_are_not_forked(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that starts threads when imported is not in the template: children import it themselves."""
+    ctx = bequest.get_context("forkserver")
+    templates.stop()
+    preload(ctx, monkeypatch, ["launch_threaded", "launch_imported"])
+    ours, theirs = ctx.Pipe()
+    for name, expected in (("launch_threaded", False), ("launch_imported", True)):
+        process = start(ctx, children.tell_of_module, theirs, name)
+        there, imported_in, pid = hear(ours)
+        assert there is expected
+        assert (imported_in == pid) is not expected
+        assert exit_code(process) == 0
+    templates.stop()
+
+
+def preload(ctx: Any, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+    """Name the modules to be preloaded, for one test."""
+    from multiprocessing import forkserver
+
+    monkeypatch.setattr(forkserver._forkserver, "_preload_modules", [])  # type: ignore[attr-defined]
+    ctx.set_forkserver_preload(names)
+
+
+def test_learned_modules(start: Start) -> None:
+    """A module that a child had to import, as its parent had, is there before the next child is forked."""
+    import launch_imported
+
+    ctx = bequest.get_context("forkserver")
+    templates.stop()
+    templates.learn([launch_imported.__name__, "no_such_module_here"])
+    ours, theirs = ctx.Pipe()
+    process = start(ctx, children.tell_of_module, theirs, "launch_imported")
+    there, imported_in, pid = hear(ours)
+    assert there
+    assert imported_in != pid
+    assert exit_code(process) == 0
+
+
+def test_status_taken_by_somebody_else(start: Start) -> None:
+    """A spawned child whose status was taken by os.waitpid() elsewhere is seen to have ended all the same."""
+    process = start(bequest.get_context("spawn"), children.end_with, "exit 3")
+    os.waitpid(process.pid, 0)
+    assert exit_code(process) in (3, 255)
+
+
+def test_exit_callbacks_run_in_a_spawned_child(tmp_path: Any) -> None:
+    """What a spawned child registered with atexit runs, and what it wrote is flushed."""
+    script = (
+        "import atexit, sys\n"
+        "def work():\n"
+        "    atexit.register(print, 'bye')\n"
+        "    print('work')\n"
+        "if __name__ == '__main__':\n"
+        "    import bequest\n"
+        "    process = bequest.get_context('spawn').Process(target=work)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    sys.exit(process.exitcode)\n"
+    )
+    assert run_script(tmp_path, script) == (0, "work\nbye\n", "")
+
+
+def run_script(tmp_path: Any, text: str, *args: str) -> tuple[int, str, str]:
+    """Run a program; return its exit code and output."""
+    import subprocess
+
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, str(tmp_path / "script.py"), *args]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a program finds what this process finds."""
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+
+
+_ORPHANING = """
+import os, sys
+import bequest, launch_children
+from bequest.launch.template import templates
+if __name__ == "__main__":
+    ctx = bequest.get_context(sys.argv[1])
+    argument = launch_children.RaisesWhenTold(sys.argv[2])
+    process = ctx.Process(target=launch_children.measure, args=(argument,))
+    process.start()
+    template = templates._current.pid if sys.argv[1] == "forkserver" else 0
+    print(process.pid, template, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_killed_parent(method: str, tmp_path: Any) -> None:
+    """When the parent is killed its template leaves, and a child that then fails to begin says nothing."""
+    import subprocess
+
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "script.py").write_text(_ORPHANING)
+    command = [sys.executable, str(tmp_path / "script.py"), method, str(fifo)]
+    parent = subprocess.Popen(
+        command, env=environment(), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stderr is not None
+        told = parent.stdout.readline().split()
+        followed = [os.pidfd_open(int(pid)) for pid in told if pid != "0"]
+        parent.kill()
+        parent.wait(LIMIT_S)
+        with open(fifo, "wb"):  # opens once the child reads; its end is the child's cue
+            pass
+        for fd in followed:
+            assert connection.wait([fd], timeout=LIMIT_S), f"one of {told} is still there"
+            os.close(fd)
+        assert "nobody shall see this" not in parent.stderr.read()

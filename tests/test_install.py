@@ -1,0 +1,256 @@
+"""`bequest.install()` reaches all of multiprocessing and concurrent.futures, and `uninstall()` undoes it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import context, queues
+from typing import Any
+
+import pytest
+
+import bequest
+from bequest import putting, reduction
+
+LIMIT_S = 30.0  # reached only by a failing test
+METHODS = ("fork", "spawn", "forkserver")
+
+# Objects that installing may change, as {(owner, name): value}.
+LOOK = """
+def look():
+    owners = [m for n, m in sys.modules.items() if n.startswith("multiprocessing")]
+    owners += [context.DefaultContext, context.ForkProcess, context.SpawnProcess, context.ForkServerProcess]
+    owners += [multiprocessing.process.BaseProcess, multiprocessing.reduction.AbstractReducer]
+    if "multiprocessing.queues" in sys.modules:
+        owners += [multiprocessing.queues.Queue, multiprocessing.queues.JoinableQueue]
+    found = {(owner.__name__, name): value for owner in owners for name, value in vars(owner).items()}
+    found |= {("contexts", name): value for name, value in context._concrete_contexts.items()}
+    return found | {("default", name): value for name, value in vars(context._default_context).items()}
+"""
+
+
+class EarlyProcess(multiprocessing.get_context("spawn").Process):  # type: ignore[name-defined,misc]
+    """Derived from multiprocessing's class before anything is installed."""
+
+
+@pytest.fixture
+def installed() -> Iterator[None]:
+    bequest.install()
+    yield
+    bequest.uninstall()
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def answer(value: int) -> Callable[[Any], None]:
+    return lambda queue: queue.put(lambda: value)
+
+
+def tell_whether_installed(queue: Any, generations: int) -> None:
+    import bequest.install
+
+    queue.put(bequest.install.is_installed())
+    if generations:
+        process = multiprocessing.Process(target=tell_whether_installed, args=(queue, generations - 1))
+        process.start()
+        process.join()
+
+
+def run_python(code: str) -> list[str]:
+    code = f"import multiprocessing, sys, bequest\nfrom multiprocessing import context\n{LOOK}\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    return done.stdout.split()
+
+
+# -- what is put in, and out again ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["", "import multiprocessing.queues", "import multiprocessing.managers"])
+@pytest.mark.parametrize("after", ["", "import multiprocessing.sharedctypes, multiprocessing.queues"])
+def test_uninstall_restores_every_object(before: str, after: str) -> None:
+    """Each attribute is the object that it was, and modules loaded meanwhile are the standard library's."""
+    changed = run_python(
+        f"{before}\nbefore = look()\nbequest.install()\nduring = look()\n{after}\nbequest.uninstall()\n"
+        "after = look()\n"
+        "assert any(during[key] is not value for key, value in before.items())\n"
+        "print(*[key for key, value in before.items() if after[key] is not value])\n"
+        "print(*[key for key, value in after.items() if 'bequest' in getattr(value, '__module__', '') or ''])\n"
+    )
+
+    assert changed == []
+
+
+def test_installing_twice_is_installing_once() -> None:
+    """The second call changes nothing, and one uninstall is enough."""
+    changed = run_python(
+        "before = look()\nbequest.install()\nfirst = look()\nbequest.install()\nsecond = look()\n"
+        "bequest.uninstall()\nafter = look()\nbequest.uninstall()\n"
+        "print(*[key for key, value in first.items() if second[key] is not value])\n"
+        "print(*[key for key, value in before.items() if after[key] is not value])\n"
+    )
+
+    assert changed == []
+
+
+def test_uninstall_alone_does_nothing() -> None:
+    """There is nothing to undo."""
+    bequest.uninstall()
+
+    assert not bequest.install.is_installed()
+    assert bequest.install.installed_options() == {}
+
+
+def test_installing_loads_no_more_of_multiprocessing() -> None:
+    """Pipes, queues and the carrying side are loaded when they are used."""
+    loaded = run_python(
+        "import bequest.contexts\nbequest.install()\n"
+        "print(*{'multiprocessing.connection', 'multiprocessing.queues', 'bequest.carry.pickler'} & set(sys.modules))"
+    )
+
+    assert loaded == []
+
+
+def test_queues_that_are_imported_later_are_changed() -> None:
+    """The module of queues is changed at its import, once, and keeps its own loader."""
+    told = run_python(
+        "bequest.install()\n"
+        "finders = len(sys.meta_path)\n"
+        "import multiprocessing.queues as queues\n"
+        "print(queues._ForkingPickler.__name__, finders - len(sys.meta_path))\n"
+        "print(type(queues.__loader__).__name__, queues.__spec__.loader is queues.__loader__)\n"
+    )
+
+    assert told == ["QueuePickler", "1", "SourceFileLoader", "True"]
+
+
+def test_picklers_are_bequests(installed: None) -> None:
+    """Every place that holds the pickler holds bequest's."""
+    plain: Any = multiprocessing.reduction  # type: ignore[attr-defined]
+
+    assert plain.ForkingPickler is plain.AbstractReducer.ForkingPickler is reduction.ForkingPickler
+    assert queues._ForkingPickler is putting.QueuePickler  # type: ignore[attr-defined]
+
+
+def test_options_are_told() -> None:
+    """What a child has to install with is what install was called with."""
+    bequest.install(start_method="spawn", strict=True)
+    try:
+        assert bequest.install.installed_options() == {"start_method": "spawn", "strict": True}
+    finally:
+        bequest.uninstall()
+
+
+# -- start methods -------------------------------------------------------------------------------------------
+
+
+def test_default_start_method_is_bequests() -> None:
+    """Where the program chooses none, it is that of `import bequest`."""
+    told = run_python("bequest.install()\nprint(multiprocessing.get_start_method(), bequest.get_start_method())")
+
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_program_keeps_its_start_method(order: str, method: str) -> None:
+    """A choice of the program holds, made before or after; and after uninstall()."""
+    calls = ["multiprocessing.set_start_method(METHOD)", "bequest.install()"]
+    told = run_python(
+        f"METHOD = {method!r}\n"
+        + "\n".join(calls if order == "before" else calls[::-1])
+        + "\nprint(multiprocessing.get_start_method(), type(multiprocessing.get_context()).__module__)\n"
+        "bequest.uninstall()\n"
+        "print(multiprocessing.get_start_method(), type(multiprocessing.get_context()).__module__)\n"
+    )
+
+    assert told == [method, "bequest.contexts", method, "multiprocessing.context"]
+
+
+def test_given_start_method_wins(method: str) -> None:
+    """With start_method=, the program's calls of set_start_method are accepted, and have no effect."""
+    other = "spawn" if method == "fork" else "fork"
+    told = run_python(
+        f"bequest.install(start_method={method!r})\n"
+        f"multiprocessing.set_start_method({other!r})\nmultiprocessing.set_start_method({other!r}, force=True)\n"
+        f"print(multiprocessing.get_start_method(), multiprocessing.get_context({other!r}).get_start_method())\n"
+    )
+
+    assert told == [method, other]
+
+
+def test_unknown_start_method_is_refused() -> None:
+    """An error, and nothing is installed."""
+    with pytest.raises(ValueError, match="warp"):
+        bequest.install(start_method="warp")
+
+    assert not bequest.install.is_installed()
+
+
+# -- what then works -----------------------------------------------------------------------------------------
+
+
+def test_processes_and_queues_of_multiprocessing_carry_closures(installed: None, method: str) -> None:
+    """A lambda for a target, and one in the queue."""
+    plain = multiprocessing.get_context(method)
+    queue = plain.Queue()
+    process = plain.Process(target=answer(7), args=(queue,))  # type: ignore[attr-defined]
+    process.start()
+
+    assert queue.get(timeout=LIMIT_S)() == 7
+    process.join(LIMIT_S)
+    assert process.exitcode == 0
+
+
+def test_classes_and_contexts_from_before_are_reached() -> None:
+    """A class derived, and a context taken, before install()."""
+    early = multiprocessing.get_context("spawn")
+    queue = early.SimpleQueue()
+    bequest.install()
+    try:
+        processes = [EarlyProcess(target=answer(1), args=(queue,)), early.Process(target=answer(2), args=(queue,))]
+        for process in processes:
+            process.start()
+
+        assert {queue.get()(), queue.get()()} == {1, 2}
+        for process in processes:
+            process.join(LIMIT_S)
+    finally:
+        bequest.uninstall()
+
+
+def test_executor_takes_closures(installed: None, method: str) -> None:
+    """concurrent.futures, on multiprocessing's contexts."""
+    amount = 5
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as executor:
+        assert executor.submit(lambda: amount).result(LIMIT_S) == 5
+
+
+def test_put_refuses_what_cannot_be_carried(installed: None) -> None:
+    """multiprocessing's own queue raises in the caller."""
+    queue = multiprocessing.Queue()
+    with pytest.raises(bequest.CarryError):
+        queue.put(sys._getframe())
+    queue.close()
+
+
+def test_children_and_grandchildren_are_installed(installed: None, method: str) -> None:
+    """The installation goes down the tree of processes, whatever its start method."""
+    plain = multiprocessing.get_context(method)
+    queue = plain.Queue()
+    process = plain.Process(target=tell_whether_installed, args=(queue, 1))  # type: ignore[attr-defined]
+    process.start()
+
+    assert [queue.get(timeout=LIMIT_S) for _ in range(2)] == [True, True]
+    process.join(LIMIT_S)
+
+
+def test_default_context_object_stays(installed: None) -> None:
+    """multiprocessing's functions are bound to it."""
+    default: Any = context._default_context  # type: ignore[attr-defined]
+
+    assert multiprocessing.get_context.__self__ is default  # type: ignore[attr-defined]
