@@ -19,47 +19,60 @@ from typing import Any
 import pytest
 
 import bequest
-import bequest.dummy.connection
+import bequest.dummy.connection  # noqa: F401 - what it does to multiprocessing.dummy is tested
 from bequest import connection, managers, queues, reduction, sharedctypes
 
 LIMIT_S = 30.0  # reached only by a failing test
 OWN = {"BequestError", "CarryError", "LeftBehindError", "dumps", "loads", "install", "uninstall"}
-UNCHANGED = ("dummy", "forkserver", "heap", "popen_fork", "resource_tracker", "shared_memory", "synchronize", "util")
+UNCHANGED = (
+    "dummy",
+    "forkserver",
+    "heap",
+    "popen_fork",
+    "resource_tracker",
+    "shared_memory",
+    "synchronize",
+    "util",
+)
 
 
 @pytest.fixture(params=["fork", "spawn", "forkserver"])
 def context(request: pytest.FixtureRequest) -> Any:
+    """A context of each start method."""
     return bequest.get_context(request.param)
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[Any, Any]]:
+    """Both ends of a pipe."""
     ends = bequest.Pipe()
     yield ends
     for end in ends:
         end.close()
 
 
-def adder(amount: int) -> Callable[[int], int]:
+def _adder(amount: int) -> Callable[[int], int]:
     return lambda number: number + amount
 
 
-def this_frame() -> FrameType:
+def _this_frame() -> FrameType:
     return sys._getframe()
 
 
-def call_and_answer(pipe: Any, queue: Any) -> None:
+def _call_and_answer(pipe: Any, queue: Any) -> None:
     function = pipe.recv()
-    pipe.send(adder(function(1)))
-    queue.put(adder(function(2)))
+    pipe.send(_adder(function(1)))
+    queue.put(_adder(function(2)))
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+def _run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
     return done.stdout
 
 
-# -- names ---------------------------------------------------------------------------------------------------
+# -- names
 
 
 def test_all_is_that_of_multiprocessing_and_bequests_own() -> None:
@@ -111,14 +124,14 @@ def test_version_is_that_of_the_package() -> None:
 
 def test_importing_bequest_loads_nothing_else() -> None:
     """A child pays for what it uses: neither multiprocessing nor typing comes with the package."""
-    loaded = run_python(
+    loaded = _run_python(
         "import sys; before = set(sys.modules); import bequest; print(*set(sys.modules) - before)"
     )
 
     assert loaded.split() == ["bequest"]
 
 
-# -- submodules ----------------------------------------------------------------------------------------------
+# -- submodules
 
 
 @pytest.mark.parametrize(
@@ -174,7 +187,7 @@ def test_changed_class_is_a_subclass_that_pickles_by_its_name(module: Any, name:
 
 def test_multiprocessing_itself_is_left_alone() -> None:
     """Using bequest changes no attribute of the standard library's modules."""
-    changed = run_python(
+    changed = _run_python(
         "import multiprocessing.connection, multiprocessing.managers, multiprocessing.queues as queues, sys\n"
         "plain = [m for n, m in sys.modules.items() if n.startswith('multiprocessing')]\n"
         "look = lambda: {(m.__name__, n): v for m in [*plain, queues.Queue] for n, v in vars(m).items()}\n"
@@ -187,20 +200,24 @@ def test_multiprocessing_itself_is_left_alone() -> None:
     assert changed.split() == []
 
 
-# -- what crosses --------------------------------------------------------------------------------------------
+# -- what crosses
 
 
 def test_pipe_carries_closures(pipe: tuple[Any, Any]) -> None:
     """Connection.send takes what bequest carries."""
-    pipe[0].send(adder(2))
+    pipe[0].send(_adder(2))
 
     assert pipe[1].recv()(3) == 5
 
 
 def test_listener_and_client_carry_closures() -> None:
     """Both ends of a Listener are bequest's connections."""
-    with connection.Listener() as listener, connection.Client(listener.address) as client, listener.accept() as end:
-        client.send(adder(1))
+    with (
+        connection.Listener() as listener,
+        connection.Client(listener.address) as client,
+        listener.accept() as end,
+    ):
+        client.send(_adder(1))
         end.send(end.recv()(1))
 
         assert client.recv() == 2
@@ -208,7 +225,7 @@ def test_listener_and_client_carry_closures() -> None:
 
 def test_message_of_plain_values_loads_nothing_of_the_carrying_side() -> None:
     """A child that answers with numbers does not load the pickler for functions."""
-    loaded = run_python(
+    loaded = _run_python(
         "import bequest, sys; a, b = bequest.Pipe(); a.send((1, 'a', {b'k': [2.5, None]})); b.recv()\n"
         "print('bequest.carry.pickler' in sys.modules)"
     )
@@ -219,9 +236,9 @@ def test_message_of_plain_values_loads_nothing_of_the_carrying_side() -> None:
 def test_process_answers_by_pipe_and_queue(context: Any, pipe: tuple[Any, Any]) -> None:
     """Pipes and queues are inherited by a child, and carry closures both ways."""
     queue = context.Queue()
-    process = context.Process(target=call_and_answer, args=(pipe[1], queue))
+    process = context.Process(target=_call_and_answer, args=(pipe[1], queue))
     process.start()
-    pipe[0].send(adder(10))
+    pipe[0].send(_adder(10))
 
     assert pipe[0].poll(LIMIT_S)
     assert pipe[0].recv()(0) == 11
@@ -233,7 +250,7 @@ def test_process_answers_by_pipe_and_queue(context: Any, pipe: tuple[Any, Any]) 
 def test_manager_keeps_closures(context: Any) -> None:
     """A referent holds a closure, and a proxy's class is bequest's."""
     with context.Manager() as manager:
-        shared = manager.dict(one=adder(1))
+        shared = manager.dict(one=_adder(1))
 
         assert isinstance(shared, managers.DictProxy)
         assert shared["one"](1) == 2
@@ -243,12 +260,12 @@ def test_executor_on_a_context_takes_closures(context: Any) -> None:
     """concurrent.futures, not installed, carries what the context that it was given carries."""
     amount = 3
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        result = executor.submit(lambda: adder(amount)).result(LIMIT_S)
+        result = executor.submit(lambda: _adder(amount)).result(LIMIT_S)
 
     assert result(4) == 7
 
 
-# -- queues --------------------------------------------------------------------------------------------------
+# -- queues
 
 
 @pytest.mark.parametrize("make", ["Queue", "JoinableQueue", "SimpleQueue"])
@@ -256,7 +273,7 @@ def test_what_cannot_be_carried_is_refused_by_put(context: Any, make: str) -> No
     """The caller of put() hears of it, and the queue goes on."""
     queue = getattr(context, make)()
     with pytest.raises(bequest.CarryError):
-        queue.put(this_frame())
+        queue.put(_this_frame())
     queue.put("next")
 
     assert queue.get() == "next"
@@ -265,7 +282,7 @@ def test_what_cannot_be_carried_is_refused_by_put(context: Any, make: str) -> No
 
 def test_put_takes_a_snapshot() -> None:
     """A change after put() is not in the item."""
-    queue = bequest.Queue()
+    queue: Any = bequest.Queue()
     items = [1]
     queue.put(items)
     items.append(2)
@@ -281,7 +298,7 @@ def test_error_of_the_users_own_code_is_reported_by_the_thread(capfd: pytest.Cap
         def __reduce__(self) -> str:
             raise AttributeError("of the user")
 
-    queue = bequest.Queue(1)
+    queue: Any = bequest.Queue(1)
     queue.put(Broken())
     queue.put(True, timeout=LIMIT_S)
 
@@ -292,7 +309,7 @@ def test_error_of_the_users_own_code_is_reported_by_the_thread(capfd: pytest.Cap
 
 def test_full_queue_refuses_before_it_pickles() -> None:
     """put_nowait on a full queue does no work."""
-    queue = bequest.Queue(1)
+    queue: Any = bequest.Queue(1)
     queue.put(1)
 
     class Counted:
@@ -324,7 +341,7 @@ def test_queue_closed_unused_gives_its_descriptors_back(make: str) -> None:
         queue.put(1)
 
 
-# -- the pickler, and shared memory ---------------------------------------------------------------------------
+# -- the pickler, and shared memory
 
 
 def test_registrations_are_shared_with_multiprocessing() -> None:
@@ -335,7 +352,7 @@ def test_registrations_are_shared_with_multiprocessing() -> None:
 
     reduction.register(Odd, lambda odd: (int, ()))
     try:
-        plain = multiprocessing.reduction.ForkingPickler  # type: ignore[attr-defined]
+        plain = multiprocessing.reduction.ForkingPickler
         assert plain.loads(plain.dumps(Odd())) == 0
         assert bequest.loads(bequest.dumps([Odd()])) == [0]
     finally:
@@ -346,14 +363,14 @@ def test_pickler_writes_to_a_file(tmp_path: Path) -> None:
     """`ForkingPickler(file, protocol).dump(obj)` is one pickle in the file."""
     path = tmp_path / "pickle"
     with path.open("wb") as file:
-        reduction.ForkingPickler(file, 5).dump(adder(1))
+        reduction.ForkingPickler(file, 5).dump(_adder(1))
 
     assert bequest.loads(path.read_bytes())(1) == 2
 
 
 def test_value_without_a_context_has_a_lock_of_bequests() -> None:
     """The lock of a Value made without a context can be given to a child of bequest's default method."""
-    value = sharedctypes.Value("i", 4)
+    value: Any = sharedctypes.Value("i", 4)
 
     assert isinstance(value, plain.Synchronized)
     assert bequest.get_start_method() != "fork"

@@ -8,9 +8,10 @@ method is the default here is independent of multiprocessing's own default (but 
 
 from __future__ import annotations
 
-from multiprocessing import context, reduction
+from multiprocessing import context, process, reduction
 from typing import TYPE_CHECKING
 
+from bequest.launch import tracker
 from bequest.launch.handoff import chosen
 from bequest.mirror import Primitives
 from bequest.process import ForkProcess, ForkServerProcess, Process, SpawnProcess, process_class
@@ -120,11 +121,16 @@ class DefaultContext(_Bequest, context.DefaultContext):
             method: One of `get_all_start_methods()`; None, with `force`, for none again.
             force: Set it even if it has been set or used.
 
+        While a child is being rebuilt nothing happens: a module that sets it at its top level, which under fork
+        would not be imported again, must not fail there.
+
         Raises:
             RuntimeError: It has been set already, and `force` is false.
             ValueError: There is no such start method here.
         """
         if chosen.method is not None and not force:
+            if getattr(process.current_process(), "_inheriting", False):
+                return
             raise RuntimeError("context has already been set")
         if method is None and force:
             chosen.method = None
@@ -172,3 +178,6 @@ default_context = DefaultContext(
 get_context = default_context.get_context
 get_start_method = default_context.get_start_method
 set_start_method = default_context.set_start_method
+
+# Before anything of this process is registered with it: a tracker that runs already stays as it is.
+tracker.adopt()

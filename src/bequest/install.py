@@ -86,7 +86,10 @@ def install(start_method: str | None = None, strict: bool = False) -> None:
 
 
 def uninstall() -> None:
-    """Put back everything that `install` replaced; a start method chosen since then stays chosen."""
+    """Put back everything that `install` replaced; a start method chosen since then stays chosen.
+
+    That does not hold for the default of bequest: whether it was chosen or only used cannot be told.
+    """
     if _installation.options is None:
         return
     default: Any = context._default_context

@@ -7,8 +7,9 @@ Buffering, joining and the order of locks are the standard library's.
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
 from multiprocessing import queues as _plain
-from types import MethodType
 
 from bequest import connection, putting
 from bequest.mirror import reflect
@@ -35,4 +36,9 @@ def adopt(arguments: Iterable[Any]) -> None:
     """
     for queue in arguments:
         if isinstance(queue, _plain.Queue) and not isinstance(queue, Queue):
-            vars(queue)["_start_thread"] = MethodType(vars(Queue)["_start_thread"], queue)
+            # By a weak reference: a queue must go, with its semaphores, as soon as nobody has it.
+            vars(queue)["_start_thread"] = partial(_start_thread_of, weakref.ref(queue))
+
+
+def _start_thread_of(reference: weakref.ref[Any]) -> None:
+    vars(Queue)["_start_thread"](reference())

@@ -77,14 +77,14 @@ class _KnownOnly(pickle.Pickler):
         raise _UnknownError
 
 
-def _dumps_known(obj: Any) -> memoryview | None:
+def _dumps_known(obj: Any) -> bytes | None:
     """Return a pickle of `obj`, or None where it is not made of built-in values alone, or too deep."""
     buffer = io.BytesIO()
     try:
         _KnownOnly(buffer, pickle.HIGHEST_PROTOCOL).dump(obj)
     except (_UnknownError, RecursionError):
         return None
-    return buffer.getbuffer()
+    return buffer.getvalue()
 
 
 register = ForkingPickler.register

@@ -23,5 +23,7 @@ if TYPE_CHECKING:
     from multiprocessing.sharedctypes import synchronized as synchronized
 
 reflect(_plain, globals())
-globals().update({name: rebind(getattr(_plain, name), globals()) for name in ("Value", "Array", "synchronized")})
+globals().update(
+    {name: rebind(getattr(_plain, name), globals()) for name in ("Value", "Array", "synchronized")}
+)
 globals()["get_context"] = _get_context

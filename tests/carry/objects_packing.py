@@ -1,6 +1,6 @@
 """A small pickler over the families of reducers, for tests that carry an object within one process.
 
-    again(obj) -> what a receiver would have been given, with descriptors duplicated instead of sent
+again(obj) -> what a receiver would have been given, with descriptors duplicated instead of sent
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class _Pickler(pickle.Pickler):
     def share_fd(self, fd: int) -> Any:
         return _Duplicate(os.dup(fd))
 
+    def own_way(self, obj: Any) -> Any:
+        return obj.__reduce_ex__(5)
+
     def keep(self, obj: object) -> None:
         self.kept.append(obj)
 
@@ -51,7 +54,11 @@ class _Pickler(pickle.Pickler):
 def _find(kind: type) -> registry.Reducer | None:
     for family in FAMILIES:
         importlib.import_module(f"bequest.carry.objects.{family}")
-    if kind.__module__ in ("builtins",) and kind.__name__ not in ("generator", "coroutine", "async_generator"):
+    if kind.__module__ in ("builtins",) and kind.__name__ not in (
+        "generator",
+        "coroutine",
+        "async_generator",
+    ):
         return registry._exact.get(f"builtins.{kind.__qualname__}")
     names = [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
     exact = registry._exact.get(names[0])

@@ -69,7 +69,7 @@ def test_big_file_is_read_to_its_end(path: Path) -> None:
     with open(path, "rb", buffering=777) as file:
         file.read(1000)
         with again(file) as copy:
-            assert copy.peek() == file.peek()
+            assert copy.peek() == file.peek()  # type: ignore[attr-defined]
             assert copy.read() == data[1000:]
 
 
@@ -107,7 +107,7 @@ def test_appended_file_keeps_its_place_for_reading(path: Path) -> None:
 
 
 def test_pipe_keeps_what_was_read_ahead() -> None:
-    """A pipe of which too much was read goes on with the rest, without reading or waiting while it is packed."""
+    """A pipe of which too much was read goes on with the rest, and packing it neither reads nor waits."""
     reader, writer = os.pipe()
     with open(reader, "rb") as file, open(writer, "wb", buffering=0) as sink:
         with again(file) as copy:
@@ -163,7 +163,7 @@ def test_detached_stream_is_refused(path: Path) -> None:
 def test_layers_stay_one_file(path: Path) -> None:
     """A text file and its own layers, carried together, are still one file."""
     with open(path) as file:
-        copies = again([file, file.buffer, file.buffer.raw])
+        copies = again([file, file.buffer, file.buffer.raw])  # type: ignore[attr-defined]
         assert copies[0].buffer is copies[1]
         assert copies[1].raw is copies[2]
         copies[0].close()
@@ -172,7 +172,7 @@ def test_layers_stay_one_file(path: Path) -> None:
 def test_pair_is_carried_where_its_streams_can_be_reached() -> None:
     """A BufferedRWPair goes on with what it has read ahead, or is refused."""
     reader, writer = os.pipe()
-    with io.BufferedRWPair(io.FileIO(reader), io.FileIO(writer, "w")) as pair:  # type: ignore[arg-type,call-overload]
+    with io.BufferedRWPair(io.FileIO(reader), io.FileIO(writer, "w")) as pair:
         pair.write(b"a\nb\n")
         pair.flush()
         assert pair.readline() == b"a\n"
@@ -187,7 +187,7 @@ def test_pair_is_carried_where_its_streams_can_be_reached() -> None:
 
 # -- text ----------------------------------------------------------------------------------------------------
 
-TEXTS = {
+TEXTS: dict[str, tuple[dict[str, Any], str]] = {
     "plain": ({}, "one\ntwo\nthree\n" * 10),
     "universal": ({}, "one\r\ntwo\r\nthree\r\n" * 10),
     "untranslated": ({"newline": ""}, "one\r\ntwo\r\nthree\r\n" * 10),
@@ -295,7 +295,7 @@ def test_temporary_files_stay_the_parents(tmp_path: Path) -> None:
     with (
         tempfile.NamedTemporaryFile(dir=tmp_path) as file,
         tempfile.TemporaryFile(dir=tmp_path) as hidden,
-        tempfile.SpooledTemporaryFile(dir=tmp_path) as spooled,
+        tempfile.SpooledTemporaryFile(dir=str(tmp_path)) as spooled,
         tempfile.TemporaryDirectory(dir=tmp_path) as directory,
     ):
         named = again(file)
@@ -311,7 +311,7 @@ def test_temporary_files_stay_the_parents(tmp_path: Path) -> None:
 
 
 def test_temporary_directory_is_not_removed_with_the_copy(tmp_path: Path) -> None:
-    """Dropping the copy of a TemporaryDirectory leaves the directory; `cleanup()` in the parent removes it."""
+    """Dropping the copy of a TemporaryDirectory leaves the directory; the parent's `cleanup()` removes it."""
     directory = tempfile.TemporaryDirectory(dir=tmp_path)
     copy = again(directory)
     assert copy.name == directory.name
@@ -336,7 +336,7 @@ def test_directory_entry_answers_as_in_the_parent(path: Path) -> None:
 
 @pytest.mark.parametrize("module", [gzip, bz2, lzma])
 def test_compressed_file_goes_on_where_the_parent_was(path: Path, module: Any) -> None:
-    """A compressed file that is read goes on at its place, without moving the parent's; a written one is refused."""
+    """A compressed file that is read goes on at its place; one that is written is refused."""
     packed = path.with_suffix(".packed")
     with module.open(packed, "wb") as out:
         with pytest.raises(NotCarriedError):
@@ -408,14 +408,19 @@ class Green(socket.socket):
 
 
 def test_socket_keeps_class_timeout_and_connection() -> None:
-    """A socket of a user's class is the same connection, with its attributes and timeout; a closed one is closed."""
+    """A socket of a user's class is the same connection, with its attributes; a closed one is closed."""
     here, there = socket.socketpair()
     green = Green(fileno=there.detach())
     green.greeting = "mine"
     green.settimeout(LIMIT_S)
     with here, green, again(green) as copy:
         here.sendall(b"data")
-        assert (type(copy), copy.greeting, copy.gettimeout(), copy.recv(4)) == (Green, "mine", LIMIT_S, b"data")
+        assert (type(copy), copy.greeting, copy.gettimeout(), copy.recv(4)) == (
+            Green,
+            "mine",
+            LIMIT_S,
+            b"data",
+        )
         copy.sendall(b"back")
         assert here.recv(4) == b"back"
     assert again(green).fileno() == -1
@@ -455,7 +460,7 @@ def test_started_program_is_a_handle() -> None:
 
 
 def test_map_of_a_file_is_shared(path: Path) -> None:
-    """A shared map of a file, at its position, is the same memory; private memory is copied; nameless is refused."""
+    """A shared map of a file is the same memory; private memory is copied; without a file it is refused."""
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
         private = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         read_only = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)

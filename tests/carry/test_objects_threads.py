@@ -153,11 +153,11 @@ def test_rlock_and_condition_of_another_thread_are_free() -> None:
 
 def test_rlock_in_python_keeps_its_count() -> None:
     """threading's own implementation in Python is carried like the one in C."""
-    lock = threading._RLock()  # type: ignore[attr-defined]
+    lock = threading._RLock()
     with lock, lock:
         copy = again(lock)
     assert (copy._count, copy._is_owned()) == (2, True)
-    assert again(threading._RLock()).acquire(blocking=False)  # type: ignore[attr-defined]
+    assert again(threading._RLock()).acquire(blocking=False)
 
 
 def test_condition_follows_its_lock() -> None:
@@ -210,7 +210,13 @@ class Worker(threading.Thread):
 def test_thread_that_was_not_started_can_be_started() -> None:
     """A new thread is new in the child."""
     copy = again(Worker())
-    assert (copy.name, copy.daemon, copy.ident, copy.is_alive(), copy.extra) == ("worker", True, None, False, "slot")
+    assert (copy.name, copy.daemon, copy.ident, copy.is_alive(), copy.extra) == (
+        "worker",
+        True,
+        None,
+        False,
+        "slot",
+    )
     copy.start()
     copy.join(LIMIT_S)
     assert copy.result == "ran"
@@ -274,7 +280,9 @@ def test_local_has_the_values_of_this_thread() -> None:
     local_copy, copy = again((local, values))
     assert (local_copy.name, copy.first, copy.second) == ("main", 10, 2)
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append((copy.first, copy.second, hasattr(local_copy, "name"))))
+    thread = threading.Thread(
+        target=lambda: found.append((copy.first, copy.second, hasattr(local_copy, "name")))
+    )
     thread.start()
     thread.join(LIMIT_S)
     assert found == [(1, 2, False)]

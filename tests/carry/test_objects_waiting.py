@@ -20,7 +20,9 @@ LIMIT_S = 30.0
 # -- selectors -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [selectors.DefaultSelector, selectors.PollSelector, selectors.SelectSelector])
+@pytest.mark.parametrize(
+    "kind", [selectors.DefaultSelector, selectors.PollSelector, selectors.SelectSelector]
+)
 def test_selector_watches_what_was_registered(kind: type[selectors.BaseSelector]) -> None:
     """A selector reports the copies of what the parent registered, and a closed one is closed."""
     ours, theirs = socket.socketpair()
@@ -88,7 +90,7 @@ def test_asyncio_objects_work_in_another_loop() -> None:
 
     async def use(jobs: Any, lock: Any, event: Any, semaphore: Any) -> list[int]:
         await semaphore.acquire()
-        async with lock, asyncio.Condition(lock):
+        async with asyncio.Condition(lock):
             pass
         return [await jobs.get() for _ in range(jobs.qsize())]
 
@@ -164,7 +166,7 @@ def test_generator_that_has_begun_is_refused() -> None:
 
 def test_finished_generator_is_finished() -> None:
     """A generator that is over yields nothing."""
-    generator = numbers(1)
+    generator: Any = numbers(1)
     generator.close()
     copy = again(generator)
     assert (list(copy), copy.__name__) == ([], "numbers")

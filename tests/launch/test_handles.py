@@ -16,6 +16,9 @@ from bequest.process import ForeignPopen, SpawnProcess, process_class, rebuild_p
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 
+# pytest's watchdog is a thread, and from 3.12 on os.fork() says so: of no account to these children.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 
 class Marked(SpawnProcess):
     """A process class of a user, with an attribute of its own."""

@@ -2,9 +2,9 @@
 
     class -> make_class(metaclass, name, bases, ...), then set_class(attributes)
 
-No metaclass, `__init_subclass__` or `__set_name__` runs again in the receiver: what they did is in the attributes,
-in the registries, and on the bases, which are carried as well. An enum comes with its members, a dataclass with
-its methods. Where a metaclass is written in C (ctypes) there is no way around calling it.
+No metaclass, `__init_subclass__` or `__set_name__` runs again in the receiver: what they did is in the
+attributes, in the registries, and on the bases, which are carried as well. An enum comes with its members, a
+dataclass with its methods. Where a metaclass is written in C (ctypes) there is no way around calling it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _versions: dict[identity.Token, tuple[int, int]] = {}
 
 def reduce_class(kind: Any, packing: PackingPickler) -> Any:
     """Reduce a class by name where a child finds it so, else by value."""
-    if kind in (type(None), type(...), type(NotImplemented)):
+    if any(kind is single for single in (type(None), type(...), type(NotImplemented))):
         return NotImplemented
     if modules.goes_by_name(kind):
         packing.reach.by_name(kind)
@@ -40,11 +40,14 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         return _reduce_hidden_class(kind)
     token = identity.token_of(kind)
     attributes = _own_attributes(kind)
-    essentials = {name: attributes.pop(name) for name in ("__slots__", "__module__") if name in attributes}
+    essentials: dict[str, Any] = {
+        name: attributes.pop(name) for name in ("__slots__", "__module__") if name in attributes
+    }
     essentials["__qualname__"] = kind.__qualname__
     metaclass = type(kind)
-    if not _is_python_metaclass(metaclass):
+    if not _is_python_metaclass(metaclass):  # it has to see them all when it is called
         essentials |= attributes
+        attributes = {}
     made = (metaclass, kind.__name__, kind.__bases__, essentials, token)
     bindings = packing.bindings_of_class(kind)
     state = (_version(kind, token), attributes, bindings, _abc_registry(kind))
@@ -53,15 +56,13 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
 
 def _reduce_hidden_class(kind: type) -> Any:
     """Reduce a builtin class that its module does not offer by its name, such as a generator's."""
-    for place in ("types", "collections.abc", "_collections_abc"):
-        module = sys.modules.get(place)
-        for name, value in vars(module).items() if module is not None else ():
+    for place in ("types", "_collections_abc", *sys.modules):
+        names = {} if place == "__main__" else getattr(sys.modules.get(place), "__dict__", {})
+        for name, value in list(names.items()):
             if value is kind:
                 return namespaces.find_attribute, (place, name)
-    for place, module in list(sys.modules.items()):
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            if value is kind and place != "__main__":
-                return namespaces.find_attribute, (place, name)
+            if type(value) is kind and issubclass(kind, type) and modules.goes_by_name(value):
+                return type, (value,)  # a metaclass written in C: it is that of a class which has a name
     raise NotCarriedError(
         "it is a type of the interpreter that no module names", "Pass something made of it instead"
     )
@@ -83,7 +84,7 @@ def _is_python_metaclass(metaclass: type) -> bool:
 
 
 def _version(kind: type, token: identity.Token) -> int:
-    """Return a number that grows when an attribute of the class has been bound anew since it was last sent."""
+    """Return a number that grows when an attribute of the class has been bound anew since."""
     content = _content(kind)
     number, known = _versions.get(token, (0, None))
     if known != content:
@@ -99,7 +100,7 @@ def _content(kind: type) -> int:
 def _abc_registry(kind: type) -> tuple[type, ...] | None:
     if "_abc_impl" not in kind.__dict__:
         return None
-    import _abc
+    import _abc  # type: ignore[import-not-found]  # what the abc module itself is made with
 
     registered: tuple[type, ...] = tuple(
         r for r in (weak() for weak in _abc._get_dump(kind)[0]) if r is not None
@@ -126,7 +127,7 @@ class _SilentWithDict:
 def make_class(
     metaclass: Any, name: str, bases: tuple[type, ...], essentials: dict[str, Any], token: identity.Token
 ) -> Any:
-    """Make the class that `token` stands for, without its attributes, or find the one that is here already."""
+    """Make the class that `token` stands for, without its attributes, or find the one that is here."""
     known = identity.find(token, type)
     if known is not None:
         return known
@@ -152,7 +153,7 @@ def _new_class(metaclass: Any, name: str, bases: tuple[type, ...], essentials: d
 def set_class(kind: Any, state: tuple[int, dict[str, Any], Any, tuple[type, ...] | None]) -> None:
     """Set the attributes of a class that `make_class` returned, unless it has this version of them."""
     version, attributes, bindings, registered = state
-    if not identity.is_at_home(kind):
+    if not identity.is_at_home(kind) and _is_python_metaclass(type(kind)):
         token = identity.token_of(kind)
         if _versions.get(token, (0, 0))[0] < version:
             _set_attributes(kind, attributes, registered)
@@ -165,7 +166,7 @@ def _set_attributes(kind: Any, attributes: dict[str, Any], registered: tuple[typ
     for name in [n for n in kind.__dict__ if n not in attributes and _is_stale(kind, n)]:
         type.__delattr__(kind, name)
     if registered is not None:
-        import _abc
+        import _abc  # as above
 
         type.__setattr__(kind, "__abstractmethods__", frozenset())
         _abc._abc_init(kind)

@@ -7,7 +7,6 @@ An exception class that says itself how it is pickled is asked, except by a proc
 
 from __future__ import annotations
 
-
 from bequest.carry import instances
 
 TYPE_CHECKING = False

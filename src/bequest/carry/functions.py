@@ -2,9 +2,10 @@
 
     function -> make_function(code, namespace, ..., cells, token), then set_function(attributes, bindings)
 
-By value go those that no import finds: everything of `__main__`, lambdas, local functions, replaced ones. Cells
-are objects of their own, so functions that share one still do. What cloudpickle does for these is not used: it
-gives each function cells and globals of its own, and a receiver would have to import it (20 ms in a new process).
+By value go those that no import finds: everything of `__main__`, lambdas, local functions, replaced ones.
+Cells are objects of their own, so functions that share one still do. What cloudpickle does for these is not
+used: it gives each function cells and globals of its own, and a receiver would have to import it (20 ms in a
+new process).
 """
 
 from __future__ import annotations
@@ -94,15 +95,16 @@ def make_function(
 ) -> Any:
     """Make the function that `token` stands for, or find the one that is here already.
 
-    One that was first sent from here is itself again. One without cells that is a name of its namespace here stays
-    that object, brought up to date; any other is made anew, so that each message is a snapshot.
+    One that was first sent from here is itself again. One without cells that is a name of its namespace here
+    stays that object, brought up to date; any other is made anew, so that each message is a snapshot.
     """
     known = identity.find(token, FunctionType)
-    if known is not None and identity.is_at_home(known):
-        return known
-    if known is not None and cells is None and namespace.get(name) is known:
-        known.__code__ = code
-        return known
+    if known is not None:
+        if identity.is_at_home(known):
+            return known
+        if cells is None and namespace.get(name) is known:
+            known.__code__ = code
+            return known
     function = FunctionType(code, namespace, name, None, cells)
     identity.remember(function, token)
     return function

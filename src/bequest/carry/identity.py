@@ -3,9 +3,9 @@
     sender: token_of(obj) -> token, sent along      receiver: find(token) -> the object known by it, or None
 
 A token is `(maker, number)`: which process first sent the object, and a number there. The maker finds its own
-object again when the token comes home; a receiver remembers what it rebuilt for as long as that lives. A forked
-process shares its parent's objects: for those that `__main__` names, its tokens say the name, so that the parent
-knows them for its own.
+object again when the token comes home; a receiver remembers what it rebuilt for as long as that lives. A
+forked process shares its parent's objects: for those that `__main__` names, its tokens say the name, so that
+the parent knows them for its own.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def is_at_home(obj: Any) -> bool:
     entry = _tokens.get(id(obj))
     if entry is None or entry[0]() is not obj:
         return True
-    return entry[1][0] == _state["maker"]
+    return bool(entry[1][0] == _state["maker"])
 
 
 def _main_attribute(module: str, path: str) -> Any:

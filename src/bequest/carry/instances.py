@@ -2,8 +2,9 @@
 
     obj -> (create, (cls, base, value), (dict, slots, items), None, None, fill)
 
-`base` is the builtin type under the class (object, dict, int ...), which makes the new object and holds `value`
-or `items`. No `__init__`, `__new__`, `__reduce__`, `__getstate__` or `__setstate__` of the user is called.
+`base` is the builtin type under the class (object, dict, int ...), which makes the new object and holds
+`value` or `items`. No `__init__`, `__new__`, `__reduce__`, `__getstate__` or `__setstate__` of the user is
+called.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# How each builtin base holds its content: by value, handed to `base.__new__`, or as items filled in afterwards.
-_BY_VALUE = (int, float, complex, str, bytes, tuple)
+# How each builtin base holds its content: by value, handed to `base.__new__`, or as items filled in
+# afterwards.
+_BY_VALUE: tuple[Any, ...] = (int, float, complex, str, bytes, tuple)
 _BY_ITEMS = (dict, list, set, bytearray)
 _HEAPTYPE, _IMMUTABLE = 1 << 9, 1 << 8
 _MISSING: Any = object()
@@ -60,13 +62,13 @@ def reduce_by_state(
         drop: Attributes that the copy does not have.
     """
     kind = type(obj)
-    base = solid_base(kind)
+    base: Any = solid_base(kind)
     value: Any = None
     items: Any = None
     if base is frozenset:
         value = tuple(frozenset.__iter__(obj))
     elif base in _BY_VALUE:
-        value = base.__getnewargs__(obj)[0]  # type: ignore[attr-defined]
+        value = base.__getnewargs__(obj)[0]
     elif base in _BY_ITEMS:
         items = _items(base, obj)
     attributes = dict(instance_dict(obj) or {})
@@ -88,6 +90,7 @@ def _items(base: type, obj: Any) -> Any:
 
 
 def instance_dict(obj: Any) -> dict[str, Any] | None:
+    """Return the `__dict__` of an object, past its class's `__getattribute__`; None where it has none."""
     try:
         found = object.__getattribute__(obj, "__dict__")
     except AttributeError:
@@ -96,7 +99,7 @@ def instance_dict(obj: Any) -> dict[str, Any] | None:
 
 
 def read_slots(obj: Any) -> dict[str, Any]:
-    """Return the slots of `obj` that are set, under the names by which `fill` sets them (mangled ones too)."""
+    """Return the slots of `obj` that are set, under the names by which `fill` sets them (mangled too)."""
     found: dict[str, Any] = {}
     for kind in type(obj).__mro__:
         if not kind.__flags__ & _HEAPTYPE or "__slots__" not in kind.__dict__:

@@ -38,8 +38,8 @@ class Explanation:
 class LeftBehind:
     """In a child, in the place of an object that stayed in the parent.
 
-    `repr`, `bool` (True), identity, equality with itself, hashing, copying and passing on work; all else raises
-    `LeftBehindError`.
+    `repr`, `bool` (True), identity, equality with itself, hashing, copying and passing on work; all else
+    raises `LeftBehindError`.
     """
 
     __slots__ = ("__weakref__", "_explanation")

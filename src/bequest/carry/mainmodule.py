@@ -394,7 +394,7 @@ def _run(source: str, file: str, line: int, space: dict[str, Any]) -> None:
 def _try(what: str, function: Any, *arguments: Any) -> bool:
     try:
         function(*arguments)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code; the parent got past it, so do we
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code; the parent got past it
         log(f"replaying the main module, {what} failed: {type(error).__name__}: {error}")
         return False
     return True

@@ -72,6 +72,12 @@ def _looks_like_the_users(module: ModuleType) -> bool:
     return not file.startswith(_LIBRARY_ROOT) and not file.startswith("<")
 
 
+def is_users_class(kind: type) -> bool:
+    """Tell whether a class is user code: of `__main__`, of a user module, or of one that nobody finds."""
+    module = sys.modules.get(kind.__module__)
+    return module is None or is_main(module) or is_user_module(module)
+
+
 def _is_installed_namespace(module: ModuleType) -> bool:
     """Tell whether a package without a file (a namespace package) lies in a site folder."""
     paths = list(getattr(module, "__path__", ()))
@@ -130,7 +136,7 @@ def namespace_module(namespace: dict[str, object]) -> ModuleType | None:
 
 
 def goes_by_name(obj: object) -> bool:
-    """Tell whether a child finds this very function, class or callable under its module and qualified name."""
+    """Tell whether a child finds this very function, class or callable under its qualified name."""
     name = getattr(obj, "__module__", None)
     path = getattr(obj, "__qualname__", None)
     if not isinstance(name, str) or not isinstance(path, str):

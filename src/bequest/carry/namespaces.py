@@ -1,10 +1,12 @@
 """The namespaces that carried code lives in: one `__main__`, modules, and what of them travels.
 
     sender:    function -> Bindings(namespace, names it reads) -> in the function's state
-    receiver:  bind() lays them over the one namespace of that name, never undoing what the process itself assigned
+    receiver:  bind() lays them over the one namespace of that name, never undoing what the process itself
+    assigned
 
-The rule for a name that is bound already: a message that starts a process wins; a later message of the same
-sender wins where the sender has rebound the name since and the receiver has not; all else leaves it alone.
+The rule for a name that is bound already: the message that starts a process wins. A later one wins where its
+sender has rebound a name that it sent before and the receiver has not; or where the receiver's starter sends
+a module's global that is as the import has left it. All else leaves it alone.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ _MODULE_DUNDERS = frozenset(
 class Versions:
     """Sender's side: a number for each binding that grows when the name is bound to another object.
 
-    An object is remembered weakly where it can be; builtin containers, which cannot, are kept until the name is
-    next sent, so that a new object at the old address is never taken for the old one.
+    An object is remembered weakly where it can be; builtin containers, which cannot, are kept until the name
+    is next sent, so that a new object at the old address is never taken for the old one.
     """
 
     def __init__(self) -> None:
@@ -52,7 +54,8 @@ versions = Versions()
 _received: dict[
     tuple[str, str], tuple[int, int, int]
 ] = {}  # (namespace, name) -> sender's pid, number, id(value)
-_phase = {"starting": False}
+_phase: dict[str, Any] = {"starting": False, "starter": None}
+_pristine: dict[tuple[str, str], tuple[int, int]] = {}  # user modules' globals as the start has left them
 
 
 def begin_start() -> None:
@@ -60,14 +63,43 @@ def begin_start() -> None:
     _phase["starting"] = True
 
 
-def end_start() -> None:
-    """Say that the message that starts this process has been read."""
-    _phase["starting"] = False
+def end_start(starter: int) -> None:
+    """Say that the message that starts this process, sent by the process `starter`, has been read.
+
+    What user modules hold now is remembered, so that a later message of the same sender can bring what it
+    does not: until this process itself has changed it.
+    """
+    _phase.update(starting=False, starter=starter)
+    from bequest.carry import modules
+
+    for module_name, module in modules.user_modules():
+        for name in own_names(module.__dict__):
+            _pristine[module_name, name] = _fingerprint(module.__dict__[name])
+
+
+def _fingerprint(value: Any) -> tuple[int, int]:
+    """Return what changes when a name is bound anew, or a small container is changed in place."""
+    if type(value) in (dict, list, set) and len(value) < _MOST_LOOKED_AT:
+        held = value.values() if type(value) is dict else value
+        return id(value), hash((len(value), *map(id, held)))
+    return id(value), 0
+
+
+_MOST_LOOKED_AT = 1000
+
+
+def untouched(key: str, name: str, value: Any) -> bool:
+    """Tell whether a name of an imported module or class is as the import, or nobody, has left it.
+
+    That is what decides whether a message of the process that started this one may still bring its own.
+    """
+    known = _pristine.get((key, name))
+    return known is None or known == _fingerprint(value)
 
 
 def is_starting() -> bool:
     """Tell whether the message being read starts this process."""
-    return _phase["starting"]
+    return bool(_phase["starting"])
 
 
 def pack_bindings(key: str, namespace: dict[str, Any], names: Any) -> tuple[Any, ...] | None:
@@ -85,22 +117,30 @@ def bind(namespace: dict[str, Any], packed: tuple[int, str, dict[str, Any], tupl
     if sender == os.getpid():
         return
     for (name, value), number in zip(values.items(), numbers, strict=True):
-        if (
-            name not in namespace
-            or _phase["starting"]
-            or _sender_rebound(namespace, (key, name), sender, number)
-        ):
-            namespace[name] = value
-            _received[key, name] = (sender, number, id(value))
+        if wins(namespace, (key, name), sender, number):
+            bind_one(namespace, (key, name), sender, number, value)
 
 
-def _sender_rebound(namespace: dict[str, Any], slot: tuple[str, str], sender: int, number: int) -> bool:
+def bind_one(namespace: dict[str, Any], slot: tuple[str, str], sender: int, number: int, value: Any) -> None:
+    """Bind a name and remember which of the sender's bindings it is."""
+    namespace[slot[1]] = value
+    _received[slot] = (sender, number, id(value))
+
+
+def wins(namespace: dict[str, Any], slot: tuple[str, str], sender: int, number: int) -> bool:
+    """Tell whether a binding that arrives replaces the one that is here; see the module's docstring."""
+    key, name = slot
+    if name not in namespace or _phase["starting"]:
+        return True
     known = _received.get(slot)
-    return (
-        known is not None
-        and known[:2] != (sender, number)
-        and (known[0] == sender and known[2] == id(namespace[slot[1]]))
-    )
+    if known is not None:
+        return known[0] == sender and known[1] != number and known[2] == id(namespace[name])
+    return sender == _phase["starter"] and key != "__main__" and untouched(key, name, namespace[name])
+
+
+def is_from_starter(sender: int) -> bool:
+    """Tell whether a message comes from the process that started this one, or starts it."""
+    return bool(_phase["starting"] or sender == _phase["starter"])
 
 
 def own_names(namespace: dict[str, Any]) -> list[str]:
@@ -174,7 +214,7 @@ def fill_module(module: ModuleType, state: tuple[type | None, tuple[Any, ...] | 
 
 
 def find_global(module_name: str, name: str, kind: type, base: type, value: Any) -> Any:
-    """Return the object that a user module's global is, made empty and bound where the import made no such one."""
+    """Return the object that a user module's global is, made empty where the import made no such one."""
     from bequest.carry import instances
 
     namespace = module_namespace(module_name)
@@ -189,7 +229,7 @@ _made: set[int] = set()
 
 
 def set_global(found: Any, state: Any) -> None:
-    """Bring the object that `find_global` returned up to date, in a process that starts; later it is its own."""
+    """Bring what `find_global` returned up to date, in a process that starts; later it is its own."""
     from bequest.carry import instances
 
     if id(found) in _made or is_starting():

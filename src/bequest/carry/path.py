@@ -28,7 +28,8 @@ class Path:
     """A way from the root of a message to one object.
 
     Attributes:
-        steps: Pairs of kind and text; the kinds are root, item, attribute, function, closure, default, global, part.
+        steps: Pairs of kind and text; the kinds are root, item, attribute, function, closure, default,
+        global, part.
     """
 
     __slots__ = ("steps",)
@@ -51,7 +52,8 @@ class Path:
     def is_bound_to_be_used(self) -> bool:
         """Whether a child that runs the target is bound to touch the object.
 
-        So it is with the target itself, an argument itself, and what the target's own code closes over or reads.
+        So it is with the target itself, an argument itself, and what the target's own code closes over or
+        reads.
         """
         kinds = [kind for kind, _ in self.steps]
         if kinds in (["root"], ["root", "item"], ["root", "function"]):
@@ -92,7 +94,7 @@ def find_paths(root: Any, wanted: list[Any]) -> dict[int, Path]:
     return found
 
 
-def _roots(root: Any) -> Iterator[tuple[Any, tuple[tuple[str, str], ...]]]:
+def _roots(root: Any) -> Iterator[tuple[Any, Any]]:
     process = sys.modules.get("multiprocessing.process")
     if process is None or not isinstance(root, process.BaseProcess):
         name = (("function", describe_function(root)),) if isinstance(root, FunctionType | MethodType) else ()
@@ -110,9 +112,9 @@ def _roots(root: Any) -> Iterator[tuple[Any, tuple[tuple[str, str], ...]]]:
     if isinstance(run, FunctionType) and run is not process.BaseProcess.run:
         yield run, (("root", "process"), ("function", describe_function(run)))
     hidden = ("_target", "_args", "_kwargs")
-    for name, value in state.items():
-        if name not in hidden:
-            yield value, (("root", "process"), ("attribute", f".{name}"))
+    for attribute, value in state.items():
+        if attribute not in hidden:
+            yield value, (("root", "process"), ("attribute", f".{attribute}"))
     for child, *more in _children(type(root)):
         yield child, (("root", "process"), ("part", describe_class(type(root))), *more)
 

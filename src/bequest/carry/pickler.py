@@ -3,33 +3,35 @@
     dumps(obj) -> bytes that `pickle.loads` reads wherever bequest can be imported
     pack(obj, starting=True, ...) -> Packed: the same for a process about to start, and what was left behind
 
-The stream is a plain pickle of protocol 5: a prologue that names the dicts which are one per process (`__main__`'s,
-`builtins`', `sys.modules`), the object, and behind it the state of modules and the explanations of stand-ins.
-The C pickler does the work; where the graph is too deep for its recursion, the pass is made again by the Python
-one, whose depth is memory alone. What nobody can carry becomes a stand-in first; whether that is allowed is
-decided when the whole message is known.
+The stream is a plain pickle of protocol 5: a prologue that names the dicts which are one per process
+(`__main__`'s, `builtins`', `sys.modules`), the object, and behind it the state of modules and the
+explanations of stand-ins.
+The C pickler does the work; where the graph is too deep for its recursion, the pass is made again by the
+Python one, whose depth is memory alone. What nobody can carry becomes a stand-in first; whether that is
+allowed is decided when the whole message is known.
 """
 
 from __future__ import annotations
 
-import copyreg
 import io
 import pickle
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from bequest.carry import classes, functions, instances, modules, namespaces, registry
+from bequest.carry import classes, functions, instances, modules, namespaces, registry, shapes
 from bequest.carry.leftbehind import Explanation, LeftBehind, explanation_of
 from bequest.carry.path import Path, find_paths
 from bequest.carry.reach import ModuleState, Reach
 from bequest.carry.registry import NotCarriedError
 from bequest.errors import CarryError
 
+Remake = Callable[[str], tuple[str, tuple[str, ...]] | None]
+"""Gives the source that makes a global of the main module again and the globals it reads, or None."""
+
 _ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex))
-_PROTOCOL = 5
+PROTOCOL = 5
 
 
 class LeftObject:
@@ -77,11 +79,11 @@ class PackingPickler:
     """What the C pickler and the Python one have in common; see the module's docstring."""
 
     dump: Callable[[Any], None]
+    memo: Any
+    dispatch_table: Any
 
-    def __init__(
-        self, file: Any, *, starting: bool, root: Any, remake: Callable[[str], str | None] | None
-    ) -> None:
-        super().__init__(file, _PROTOCOL)  # type: ignore[call-arg]
+    def __init__(self, file: Any, *, starting: bool, root: Any, remake: Remake | None) -> None:
+        super().__init__(file, PROTOCOL)  # type: ignore[call-arg]
         self.starting = starting
         self.root = root
         self.kept: list[object] = []
@@ -96,7 +98,8 @@ class PackingPickler:
     def _seed(self, file: Any) -> None:
         """Write a prologue that puts this process's well-known dicts into both memos.
 
-        A dict of exact type is pickled by content without asking anybody; known to the memo, it is a reference.
+        A dict of exact type is pickled by content without asking anybody; known to the memo, it is a
+        reference.
         """
         seeds = (
             (sys.modules["__main__"].__dict__, b"main_namespace"),
@@ -107,7 +110,7 @@ class PackingPickler:
         for _, name in seeds:
             file.write(b"cbequest.carry.namespaces\n" + name + b"\n)R\x940")
         self.memo = {id(known): (index, known) for index, (known, _) in enumerate(seeds)}
-        self.dispatch_table = _registered_reducers()
+        self.dispatch_table = shapes.registered_reducers()
 
     def pack(self, obj: Any) -> None:
         """Write the message."""
@@ -176,6 +179,7 @@ class PackingPickler:
             return self._guarded(reduce, obj)
         if isinstance(obj, type):
             return self._guarded(classes.reduce_class, obj)
+        self.reach.kinds[kind] = None
         found = registry.find(kind)
         if found is not None:
             return self._guarded(found, obj)
@@ -208,10 +212,10 @@ class PackingPickler:
             from bequest.carry import exceptions
 
             return exceptions.reduce_exception(obj, self)
-        shape = _shape_of(kind)
-        if shape is _PLAIN:
+        shape = shapes.shape_of(kind)
+        if shape is shapes.PLAIN:
             return NotImplemented
-        if shape is _COPIED or (shape is _OWN_WAY_BUT_USERS and self.starting):
+        if shape is shapes.COPIED or (shape is shapes.OWN_WAY_BUT_USERS and self.starting):
             return instances.reduce_by_state(obj) if self._state_crosses(obj, shape) else self.own_way(obj)
         return self.own_way(obj)
 
@@ -220,23 +224,25 @@ class PackingPickler:
 
         Where not, and its class says how it is pickled, that is what its author has done about it.
         """
-        if shape is _COPIED:
+        if shape is shapes.COPIED:
             return True
         held = {**(instances.instance_dict(obj) or {}), **instances.read_slots(obj)}
         return all(self._is_light(value) or self._can_reduce(value) for value in held.values())
 
     @staticmethod
     def _is_light(value: Any) -> bool:
-        return type(value) in _ATOMS or _shape_of(type(value)) is _PLAIN
+        return type(value) in _ATOMS or shapes.shape_of(type(value)) is shapes.PLAIN
 
     def own_way(self, obj: Any) -> Any:
         """Reduce an object by its own `__reduce_ex__`, so that what that raises can be told with its path."""
-        singleton = _library_global(obj)
+        singleton = shapes.library_global(obj)
         if singleton is not None:
             return singleton
+        if shapes.shape_of(type(obj)) is shapes.COPIED_UNLESS_GLOBAL:
+            return instances.reduce_by_state(obj)
         try:
-            reduced = obj.__reduce_ex__(_PROTOCOL)
-        except Exception as error:  # noqa: BLE001 - whatever a user's method raises is the reason that is told
+            reduced = obj.__reduce_ex__(PROTOCOL)
+        except Exception as error:  # noqa: BLE001 - whatever a user's method raises is told
             return self._fall_back(obj, error)
         if isinstance(reduced, str):
             return self._by_its_name(obj, reduced)
@@ -266,9 +272,12 @@ class PackingPickler:
     def _as_global(self, obj: Any, kind: type) -> tuple[str, str] | None:
         """Return (module, name) where `obj` is a global of a user module, to be found there by the receiver.
 
-        In a message to a running process only a bare sentinel is: anything else is sent for what it holds now.
+        In a message to a running process only a bare sentinel is: anything else is sent for what it holds
+        now.
         """
-        if kind is not object and not (self.starting and _is_users_class(kind) and instances.can_copy(kind)):
+        if kind is not object and not (
+            self.starting and modules.is_users_class(kind) and instances.can_copy(kind)
+        ):
             return None
         found = modules.user_modules()
         if not found:
@@ -288,7 +297,7 @@ class PackingPickler:
         if remade is not None:
             return remade
         if id(obj) not in self.left:
-            explanation = Explanation("", describe_kind(obj), refusal.reason, refusal.remedy)
+            explanation = Explanation("", shapes.describe_kind(obj), refusal.reason, refusal.remedy)
             self.left[id(obj)] = LeftObject(obj, explanation, cause, refusal.often_held)
         return LeftBehind, (self.left[id(obj)].explanation,)
 
@@ -297,9 +306,11 @@ class PackingPickler:
             return None
         for name, value in list(sys.modules["__main__"].__dict__.items()):
             if value is obj:
-                statement = self._remake(name)
-                if statement is not None:
-                    return make_again, (name, statement)
+                remade = self._remake(name)
+                if remade is not None:
+                    statement, needs = remade
+                    main = sys.modules["__main__"]
+                    return make_again, (name, statement, self.bindings(main, needs))
         return None
 
     def tail(self) -> Iterator[Any]:
@@ -344,10 +355,12 @@ def explain(explanation: Explanation, path: str) -> None:
     explanation.path = path
 
 
-def make_again(name: str, statement: str) -> Any:
+def make_again(name: str, statement: str, needs: Any) -> Any:
     """Run the top-level statement of the main module that makes global `name`, and return what it made."""
     namespace = namespaces.main_namespace()
-    exec(compile(statement, namespace.get("__file__") or "<main>", "exec"), namespace)  # noqa: S102
+    if needs is not None:
+        namespaces.bind(namespace, needs)
+    exec(compile(statement, namespace.get("__file__") or "<main>", "exec"), namespace)
     return namespace[name]
 
 
@@ -391,161 +404,9 @@ _OWN: dict[type, Callable[[Any, Any], Any]] = {
     _Explained: _reduce_explained,
 }
 
-# How instances of a class are reduced.
-_PLAIN, _COPIED, _OWN_WAY_BUT_USERS, _OWN_WAY = range(4)
-_shapes: dict[type, int] = {}
-
-
-def _shape_of(kind: type) -> int:
-    try:
-        return _shapes[kind]
-    except KeyError:
-        shape = _shapes[kind] = _find_shape(kind)
-        return shape
-
-
-def _find_shape(kind: type) -> int:
-    """Say how to reduce instances of a class.
-
-    Pickle's default rebuilds what it took, unless the class takes part in making, reading or setting its
-    instances: then the copy that runs nothing of the class is the one that is right.
-    """
-    if issubclass(kind, ModuleType):
-        return _OWN_WAY
-    has_own_way = (
-        kind.__reduce_ex__ is not object.__reduce_ex__
-        or kind.__reduce__ is not object.__reduce__
-        or kind.__getstate__ is not object.__getstate__  # type: ignore[attr-defined]
-        or hasattr(kind, "__setstate__")
-        or hasattr(kind, "__getnewargs__")
-        or hasattr(kind, "__getnewargs_ex__")
-    )
-    is_users = _is_users_class(kind)
-    if not instances.can_copy(kind):
-        return _OWN_WAY
-    if has_own_way and _only_builtin_way(kind):
-        has_own_way = False
-    if has_own_way:
-        return _OWN_WAY_BUT_USERS if is_users else _OWN_WAY
-    if not is_users and kind.__module__ != "__main__":
-        return _OWN_WAY
-    takes_part = (
-        kind.__new__ is not object.__new__
-        or hasattr(kind, "__getattr__")
-        or kind.__getattribute__ is not object.__getattribute__
-        or kind.__setattr__ is not object.__setattr__
-        or instances.solid_base(kind) is not object
-    )
-    return _COPIED if takes_part else _PLAIN
-
-
-def _only_builtin_way(kind: type) -> bool:
-    """Tell whether the only pickling methods of a class are those of its builtin base (`int.__getnewargs__`)."""
-    base = instances.solid_base(kind)
-    return base is not object and all(
-        getattr(kind, name, None) is getattr(base, name, None)
-        for name in (
-            "__reduce_ex__",
-            "__reduce__",
-            "__getstate__",
-            "__setstate__",
-            "__getnewargs__",
-            "__getnewargs_ex__",
-        )
-    )
-
-
-def _is_users_class(kind: type) -> bool:
-    """Tell whether a class is user code: of `__main__`, of a user module, or of a module that nobody finds."""
-    module = sys.modules.get(kind.__module__)
-    return module is None or modules.is_main(module) or modules.is_user_module(module)
-
-
-_merged: dict[str, Any] = {"sizes": (-1, -1), "table": {}}
-
-
-def _registered_reducers() -> dict[type, Any]:
-    """Return the reducers that the user registered, with `copyreg` or with `ForkingPickler.register`."""
-    reduction = sys.modules.get("multiprocessing.reduction")
-    extra: dict[type, Any] = {} if reduction is None else reduction.ForkingPickler._extra_reducers
-    sizes = (len(extra), len(copyreg.dispatch_table))
-    if _merged["sizes"] != sizes:
-        _merged.update(sizes=sizes, table={**copyreg.dispatch_table, **extra})
-    table: dict[type, Any] = _merged["table"]
-    return table
-
-
-def _library_global(obj: Any) -> Any:
-    """Return the reduction of an object that is a global of the library module which defines its class.
-
-    A sentinel such as `dataclasses.MISSING` is compared by identity: the receiver's own is meant.
-    """
-    kind = type(obj)
-    module = sys.modules.get(kind.__module__)
-    if module is None or modules.is_main(module) or kind.__reduce_ex__ is not object.__reduce_ex__:
-        return None
-    if kind.__module__ == "builtins" or modules.is_user_module(module):
-        return None
-    for name, value in list(module.__dict__.items()):
-        if value is obj:
-            return namespaces.find_attribute, (module.__name__, name)
-    return None
-
-
-def describe_kind(obj: Any) -> str:
-    """Return the qualified type name of an object, and its own name where it has one (a generator, a thread)."""
-    kind = type(obj)
-    text = (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "__main__")
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    name = getattr(obj, "__qualname__", None) if kind.__module__ == "builtins" else None
-    return f"{text} {name}" if isinstance(name, str) else text
-
 
 class _CPickler(PackingPickler, pickle.Pickler):
     """The pass in C."""
-
-
-class _DeepPickler(PackingPickler, pickle._Pickler):  # type: ignore[name-defined,misc]
-    """The pass in Python, for graphs deeper than the C pickler's recursion.
-
-    Calls from Python to Python take no C stack, except (in 3.11) those with starred arguments, so that `save`
-    must not pass a reduction on as `save_reduce(*reduced)`, which is what it does in the base class.
-    """
-
-    def reducer_override(self, obj: Any) -> Any:
-        """Reduce as the C pickler would: that one does not ask about exact builtin types."""
-        return NotImplemented if type(obj) in _BUILTIN_KINDS else super().reducer_override(obj)
-
-    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
-        """Save one object and what it holds."""
-        if type(obj) in _BUILTIN_KINDS or id(obj) in self.memo:
-            _save_builtin(self, obj, save_persistent_id)
-            return
-        self.framer.commit_frame()
-        reduced = self.reducer_override(obj)
-        if reduced is NotImplemented:
-            reduced = self._default(obj)
-        if reduced is None:
-            self.save_global(obj)
-        elif isinstance(reduced, str):
-            self.save_global(obj, reduced)
-        else:
-            function, args, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
-            self.save_reduce(function, args, state, items, pairs, setter, obj=obj)
-
-    def _default(self, obj: Any) -> Any:
-        """Return pickle's own reduction, or None for what goes by its name."""
-        registered = self.dispatch_table.get(type(obj))
-        if registered is not None:
-            return registered(obj)
-        return None if isinstance(obj, type | FunctionType) else obj.__reduce_ex__(_PROTOCOL)
-
-
-_save_builtin = pickle._Pickler.save  # type: ignore[attr-defined]
-_BUILTIN_KINDS = frozenset(pickle._Pickler.dispatch) - {type, FunctionType}  # type: ignore[attr-defined]
 
 
 def dumps(obj: Any) -> bytes:
@@ -562,7 +423,7 @@ def dumps(obj: Any) -> bytes:
             Nothing has been sent.
     """
     if type(obj) in _ATOMS:
-        return pickle.dumps(obj, _PROTOCOL)
+        return pickle.dumps(obj, PROTOCOL)
     return pack(obj).data
 
 
@@ -572,7 +433,7 @@ def pack(
     root: Any = None,
     starting: bool = False,
     strict: bool = False,
-    remake: Callable[[str], str | None] | None = None,
+    remake: Remake | None = None,
 ) -> Packed:
     """Pack `obj`, with all that stands for this message.
 
@@ -581,7 +442,7 @@ def pack(
         root: What paths are told from, where that is not `obj`: the process object that is about to start.
         starting: Whether the receiver is a process about to start; then fork's promise holds.
         strict: Whether anything left behind is refused.
-        remake: Gives the statement that makes a global of the main module again, or None for no such.
+        remake: See `Remake`; None where nothing is made again.
 
     Raises:
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
@@ -593,7 +454,9 @@ def pack(
         pickler.pack(obj)
     except RecursionError:
         file = io.BytesIO()
-        pickler = _pack_deep(obj, file, options)
+        from bequest.carry import deep
+
+        pickler = deep.pack_deep(obj, file, options)
     left = list(pickler.left.values())
     for entry in left:
         if strict or _is_refused(pickler.paths[id(entry.obj)], starting or entry.often_held):
@@ -605,23 +468,7 @@ def pack(
 def _is_refused(path: Path, lenient: bool) -> bool:
     """Tell whether leaving an object behind is refused where the message is packed.
 
-    A start has fork's promise to keep, so only what the child is bound to use is refused; of any other message
-    all is, but for what only hangs on a global that carried code reads.
+    A start has fork's promise to keep, so only what the child is bound to use is refused; of any other
+    message all is, but for what only hangs on a global that carried code reads.
     """
     return path.is_bound_to_be_used if lenient else not path.goes_through_global
-
-
-_deep_lock = threading.Lock()
-
-
-def _pack_deep(obj: Any, file: Any, options: dict[str, Any]) -> Any:
-    """Make the pass in Python under a recursion limit that only memory bounds."""
-    with _deep_lock:
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(limit, 10_000_000))
-        try:
-            pickler = _DeepPickler(file, **options)
-            pickler.pack(obj)
-            return pickler
-        finally:
-            sys.setrecursionlimit(limit)

@@ -3,15 +3,15 @@
     sender:   Reach: every code, class and module met while packing  -> items(), packed last
     receiver: ModuleState.extend(items): in-place updates of what the import made, or new bindings
 
-Functions and classes of importable modules go by name; what they read does not go with them. So the globals of
-user modules that the code reads, the attributes of their classes, the contents of their closures, and attributes
-of any module that user code has visibly replaced travel behind the message.
+Functions and classes of importable modules go by name; what they read does not go with them. So the globals
+of user modules that the code reads, the attributes of their classes, the contents of their closures, and
+attributes of any module that user code has visibly replaced travel behind the message.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-
 from types import CellType, CodeType, FunctionType, ModuleType
 
 from bequest.carry import modules, namespaces
@@ -40,6 +40,7 @@ class Reach:
         self._names: dict[str, set[str]] = {}  # user module -> globals read by name
         self._modules: dict[str, ModuleType] = {}
         self._classes: dict[int, type] = {}
+        self.kinds: dict[type, None] = {}  # of the instances met
         self._functions: dict[int, FunctionType] = {}
         self._done: set[tuple[str, str]] = set()
 
@@ -118,7 +119,8 @@ class Reach:
     def items(self) -> Iterator[Any]:
         """Yield what lays the state over the receiver's, until nothing new comes into reach.
 
-        The consumer packs each item before it asks for the next but one, and packing may bring more into reach.
+        The consumer packs each item before it asks for the next but one, and packing may bring more into
+        reach.
         """
         extent = None
         while extent != self._extent():
@@ -128,7 +130,14 @@ class Reach:
 
     def _extent(self) -> tuple[int, ...]:
         names = sum(map(len, self._names.values()))
-        seen = (self._codes, self._attributes, self._modules, self._classes, self._functions, self._done)
+        seen: tuple[Any, ...] = (
+            self._codes,
+            self._attributes,
+            self._modules,
+            self._classes,
+            self._functions,
+            self._done,
+        )
         return (names, *map(len, seen))
 
     def _global_items(self) -> Iterator[Any]:
@@ -150,7 +159,7 @@ class Reach:
             self._done.add((module_name, name))
             value = namespace[name]
             if isinstance(value, ModuleType):
-                self.module(value)
+                yield from self._submodule(module_name, value)
             elif isinstance(value, FunctionType | type) and modules.goes_by_name(value):
                 self.by_name(value)
                 if (
@@ -169,11 +178,18 @@ class Reach:
                 continue
             value = namespace[name]
             if isinstance(value, ModuleType):
-                if value.__name__.startswith(module_name + "."):
-                    self.module(value)
+                self._done.add((module_name, name))
+                yield from self._submodule(module_name, value)
             elif _is_from_user_code(value):
                 self._done.add((module_name, name))
                 yield self._item(module, module_name, name, value)
+
+    def _submodule(self, module_name: str, found: ModuleType) -> Iterator[Any]:
+        """Follow a module that is an attribute of another; code that reads `a.b` may not import it itself."""
+        self.module(found)
+        name = modules.listed_name(found)
+        if name is not None and name.startswith(module_name + ".") and modules.is_importable(found):
+            yield "import", name
 
     def _item(self, module: ModuleType, module_name: str, name: str, value: Any) -> Any:
         packed = self._packing.lenient_bindings(module, (name,))
@@ -191,7 +207,24 @@ class Reach:
                 if not _is_made_by_class_statement(kind, value):
                     attributes[name] = value
             if attributes:
-                yield "class", kind, self._packing.carriable(attributes)
+                yield "class", os.getpid(), kind, self._packing.carriable(attributes)
+        yield from self._library_class_items()
+
+    def _library_class_items(self) -> Iterator[Any]:
+        """Yield what user code has put on classes of libraries (an accessor, a patched method)."""
+        for kind in list(self.kinds):
+            for base in kind.__mro__:
+                key = f"{base.__module__}:{base.__qualname__}"
+                for name in self._attributes & base.__dict__.keys() if base.__flags__ & _HEAPTYPE else ():
+                    value = base.__dict__[name]
+                    if (
+                        (key, name) in self._done
+                        or modules.is_users_class(base)
+                        or not _holds_user_code(value)
+                    ):
+                        continue
+                    self._done.add((key, name))
+                    yield "class", os.getpid(), base, self._packing.carriable({name: value})
 
     def _closure_items(self) -> Iterator[Any]:
         for function in list(self._functions.values()):
@@ -208,7 +241,13 @@ class Reach:
             own = {name: value for name, value in function.__dict__.items() if name != "__wrapped__"}
             own = {name: value for name, value in own.items() if not isinstance(value, _FOUND_BY_IMPORT)}
             if state or own:
-                yield "function", function, self._packing.carriable(state), self._packing.carriable(own)
+                yield (
+                    "function",
+                    os.getpid(),
+                    function,
+                    self._packing.carriable(state),
+                    self._packing.carriable(own),
+                )
 
 
 def _contents(cell: CellType) -> tuple[Any, ...]:
@@ -227,7 +266,7 @@ def _is_made_by_class_statement(kind: type, value: Any) -> bool:
 
 
 def _is_from_user_code(value: Any) -> bool:
-    """Tell whether a module's attribute says that user code made it, so that user code must have put it there."""
+    """Tell whether a module's attribute says that it is user code, which must have put it there."""
     if isinstance(value, _ATOMS):
         return False
     if not isinstance(value, FunctionType | type) and not callable(value):
@@ -239,6 +278,16 @@ def _is_from_user_code(value: Any) -> bool:
         if module is not None and (modules.is_main(module) or modules.is_user_module(module)):
             return True
     return False
+
+
+def _holds_user_code(value: Any) -> bool:
+    """Tell whether a class's attribute comes from user code: itself, or (a descriptor) in what it holds."""
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    if _is_from_user_code(value):
+        return True
+    held = value.__dict__ if hasattr(type(value), "__get__") and hasattr(value, "__dict__") else {}
+    return any(_is_from_user_code(part) for part in held.values())
 
 
 def _is_imported(value: Any, name: str) -> bool:
@@ -263,23 +312,36 @@ class ModuleState:
 def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple[int, ...]]) -> None:
     namespace = namespaces.import_module(module_name).__dict__
     sender, key, values, numbers = packed
-    merged = {}
-    for name in list(values):
-        merged[name] = _merged(namespace.get(name), values.pop(name))
-    namespaces.bind(namespace, (sender, key, merged, numbers))
+    for name, number in zip(list(values), numbers, strict=True):
+        new = values.pop(name)
+        if namespaces.wins(namespace, (key, name), sender, number):
+            namespaces.bind_one(namespace, (key, name), sender, number, _merged(namespace.get(name), new))
 
 
-def _lay_class(kind: type, attributes: dict[str, Any]) -> None:
-    if not namespaces.is_starting():
-        return
+_laid: set[tuple[str, str]] = set()
+
+
+def _may_lay(sender: int, key: str, name: str) -> bool:
+    """Tell whether state is laid over: the first time that the starter of this process sends it."""
+    if not namespaces.is_from_starter(sender) or (key, name) in _laid:
+        return namespaces.is_starting()
+    _laid.add((key, name))
+    return True
+
+
+def _lay_class(sender: int, kind: type, attributes: dict[str, Any]) -> None:
+    key = f"{kind.__module__}:{kind.__qualname__}"
     for name in list(attributes):
-        value = _merged(kind.__dict__.get(name), attributes.pop(name))
-        if kind.__dict__.get(name) is not value:
-            type.__setattr__(kind, name, value)
+        new = attributes.pop(name)
+        if _may_lay(sender, key, name):
+            value = _merged(kind.__dict__.get(name), new)
+            if kind.__dict__.get(name) is not value:
+                type.__setattr__(kind, name, value)
 
 
-def _lay_function(function: Any, cells: dict[int, Any], attributes: dict[str, Any]) -> None:
-    if not namespaces.is_starting() or not isinstance(function, FunctionType):
+def _lay_function(sender: int, function: Any, cells: dict[int, Any], attributes: dict[str, Any]) -> None:
+    key = f"{function.__module__}:{function.__qualname__}"
+    if not isinstance(function, FunctionType) or not _may_lay(sender, key, "closure"):
         return
     for index in list(cells):
         cell = (function.__closure__ or ())[index]
@@ -288,8 +350,13 @@ def _lay_function(function: Any, cells: dict[int, Any], attributes: dict[str, An
     function.__dict__.update(attributes)
 
 
+def _import_submodule(name: str) -> None:
+    namespaces.import_module(name)
+
+
 def _merged(old: Any, new: Any) -> Any:
-    """Return `old` brought up to date where both are containers of one kind and the message has no other use of `new`.
+    """Return `old` brought up to date where both are containers of one kind and the message has no other use
+    of `new`.
 
     What the import made may be known elsewhere in its module (a default argument, an alias), so it stays the
     object that it is. `_SOLE` is the reference count of an object that only the message holds.
@@ -309,7 +376,12 @@ def _merged(old: Any, new: Any) -> Any:
     return old
 
 
-_LAY = {"global": _lay_globals, "class": _lay_class, "function": _lay_function}
+_LAY: dict[str, Any] = {
+    "import": _import_submodule,
+    "global": _lay_globals,
+    "class": _lay_class,
+    "function": _lay_function,
+}
 
 
 def _references(old: Any, new: Any) -> int:

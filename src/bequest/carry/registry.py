@@ -4,8 +4,8 @@
     pickler -> find(type(obj)) -> reducer
 
 Types are named by `module.qualname`, never imported, so that a reducer for an optional or heavy package costs
-nothing where the package is not loaded. The modules that register are listed in `_FAMILIES`; they are imported
-when the first message is packed, and a receiver imports only the one that rebuilds what it got.
+nothing where the package is not loaded. The modules that register are listed in `_FAMILIES`; they are
+imported when the first message is packed, and a receiver imports only the one that rebuilds what it got.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _FAMILIES = (
     "waiting",
     "processes",
     "generics",
+    "options",
+    "arrays",
 )
 
 # `Reduced` is the tuple of 2 to 6 items that `object.__reduce__` documents.
@@ -76,7 +78,7 @@ class Packing(Protocol):
         The caller keeps owning `fd`; it may be closed as soon as the message is packed.
         """
 
-    def own_way(self, obj: Any) -> Any:
+    def own_way(self, obj: Any) -> Reduced:
         """Reduce `obj` as its own `__reduce_ex__` says; what that raises is told with the path of `obj`."""
 
     def keep(self, obj: object) -> None:
@@ -122,7 +124,4 @@ def _name(kind: type) -> str:
 
 def _load_families() -> None:
     for family in _FAMILIES:
-        try:  # TEMPORARY
-            importlib.import_module(f"bequest.carry.objects.{family}")
-        except ModuleNotFoundError:
-            pass
+        importlib.import_module(f"bequest.carry.objects.{family}")

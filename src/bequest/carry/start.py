@@ -2,12 +2,14 @@
 
     parent: pack(process, options) -> Parcel(header, body, ...)      child: open_(header, body) -> process
 
-The header is plain data, applied before anything is unpickled; the body is one pickle. A template prepares what
-all its children share: the main module's skeleton and replay, and the modules that earlier messages imported.
+The header is plain data, applied before anything is unpickled; the body is one pickle. A template prepares
+what all its children share: the main module's skeleton and replay, and the modules that earlier messages
+imported.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bequest.carry import namespaces
@@ -85,6 +87,7 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
         "plain": ambient.capture_plain(),
         "main": description,
         "name": process_obj.name,
+        "pid": os.getpid(),
         "authkey": bytes(current.authkey),
         "log_level": None if logger is None else logger.getEffectiveLevel(),
         "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as above
@@ -101,7 +104,8 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
-    template = {"main": description, "installed": header["installed"], "path": header["plain"]["interpreter"]["path"]["path"]}
+    path = header["plain"]["interpreter"]["path"]["path"]
+    template = {"main": description, "installed": header["installed"], "path": path}
     return Parcel(header, packed.data, packed.keep, left, template)
 
 
@@ -110,16 +114,19 @@ def _installed_options() -> dict[str, Any] | None:
     return install.installed_options() if install is not None and install.is_installed() else None
 
 
-def _remaker(main: Any, mode: str) -> Callable[[str], str | None] | None:
+def _remaker(main: Any, mode: str) -> Callable[[str], tuple[str, tuple[str, ...]] | None] | None:
+    """Return what finds the source that makes a global again, and the names that it reads."""
     from bequest.carry import mainmodule
 
-    if mode != "replay":
-        return None
-    return lambda name: mainmodule.remake_statement(main, name)
+    def remake(name: str) -> tuple[str, tuple[str, ...]] | None:
+        source = mainmodule.remake_statement(main, name)
+        return None if source is None else (source, mainmodule.remake_reads(main, name))
+
+    return remake if mode == "replay" else None
 
 
 def _main_state(main: Any, process_obj: Any) -> Any:
-    """Return the class of a main module that has been given another, and all its names where the target asks."""
+    """Return the class of a main module that has been given another, and all names where the target asks."""
     kind = None if type(main).__module__ in ("builtins", "bequest.cli") else type(main)
     target = process_obj.__dict__.get("_target")
     asks = getattr(target, "__module__", None) == "builtins" and target.__name__ in _ASKS_FOR_NAMES
@@ -137,8 +144,13 @@ def prepare_template(template: dict[str, Any]) -> None:
     """
     from bequest.carry import mainmodule
 
+    sys.path[:] = template["path"]
     _install(template["installed"])
-    mainmodule.establish(template["main"])
+    filters = _silence_warnings()
+    try:
+        mainmodule.establish(template["main"])
+    finally:
+        _hear_warnings(filters)
 
 
 def open_(header: dict[str, Any], body: Any) -> Any:
@@ -165,7 +177,7 @@ def open_(header: dict[str, Any], body: Any) -> Any:
         namespaces.begin_start()
         state, main_state, process_obj = _pickle.loads(body)
     finally:
-        namespaces.end_start()
+        namespaces.end_start(header["pid"])
         _hear_warnings(filters)
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)
@@ -193,9 +205,9 @@ def _set_up_process(header: dict[str, Any]) -> None:
 
 def _install(options: dict[str, Any] | None) -> None:
     if options is not None:
-        from bequest import install
+        from bequest.install import install
 
-        install.install(**options)
+        install(**options)
 
 
 def _silence_warnings() -> Any:

@@ -15,7 +15,7 @@ from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
 from typing import TYPE_CHECKING
 
-from bequest.launch import handoff, pidfd
+from bequest.launch import handoff, pidfd, tracker
 
 if TYPE_CHECKING:
     from typing import Any, ClassVar
@@ -62,6 +62,7 @@ class StartedPopen(popen_fork.Popen):
     # Start
 
     def _launch(self, process_obj: Any) -> None:
+        tracker.hush()
         try:
             parcel = self._pack(process_obj)
             notes = {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}

@@ -138,7 +138,6 @@ def _apply(adopter: Adopter, value: Any) -> None:
 
 def _adopters(family: str) -> tuple[Adopter, ...]:
     name = f"{__name__}.{family}"
-    if name not in sys.modules:
-        __import__(name)
+    __import__(name)  # waits where another thread is importing it
     adopters: tuple[Adopter, ...] = sys.modules[name].ADOPTERS
     return adopters

@@ -1,9 +1,9 @@
 """Callables and descriptors of C that pickle refuses, or finds by a name that is another object's.
 
-    lru_cache wrapper -> function, options, what it holds -> a wrapper that holds it, without a call of the function
+    lru_cache wrapper -> function, options, what it holds -> one that holds it, without calling the function
     [].append, (5).__add__, str.upper, super() -> the class that defines it, its name, what it is bound to
 
-Functions and methods written in Python are `carry.functions`'s. Callbacks and libraries of ctypes: see `foreign`.
+Functions and methods of Python are `carry.functions`'s. For callbacks and libraries of ctypes see `foreign`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def reduce_cache(cache: Any, packing: Packing) -> Reduced:
     options = cache.cache_parameters()
     function, mark, entries = _parts_of_cache(cache)
     info = cache.cache_info()
-    calls = [(*_call_of(key, mark, options["typed"]), result) for key, result in entries] if packing.starting else []
+    calls = (
+        [(*_call_of(key, mark, options["typed"]), result) for key, result in entries]
+        if packing.starting
+        else []
+    )
     counts = (info.hits, info.misses) if packing.starting else (0, 0)
     state = (function, calls, counts, dict(cache.__dict__))
     return make_cache, (options["maxsize"], options["typed"]), state, None, None, fill_cache
@@ -49,9 +53,9 @@ def reduce_cache(cache: Any, packing: Packing) -> Reduced:
 def _parts_of_cache(cache: Any) -> tuple[Any, Any, list[tuple[Any, Any]]]:
     """Return function, keyword mark and (key, result) pairs, the least recently used first.
 
-    The garbage collector is shown: the type, (key, result, link type) of each link where there are links, the dict
-    of keys, the function, the mark, two types more and the `__dict__`, on all of 3.11 to 3.15. An unbounded cache
-    has no links, but a dict of results.
+    What the garbage collector is shown, on all of 3.11 to 3.15: the type; key, result and link type of each
+    link; the dict of keys; the function, the mark, two types more and the `__dict__`. An unbounded cache has
+    no links, but a dict of results.
     """
     referents = gc.get_referents(cache)
     start = 1 if referents[0] is type(cache) else 0
@@ -87,7 +91,7 @@ def _call_of(key: Any, mark: Any, typed: bool) -> tuple[tuple[Any, ...], dict[st
 
 
 def _count_words(size: int, args: int) -> int:
-    """Return how many keywords there are, where each takes two places and a type, and each argument a type."""
+    """Return how many keywords there are: each takes two places and a type, and each argument a type."""
     return (size - args) // 3
 
 
@@ -107,7 +111,8 @@ class _Pending:
 def make_cache(maxsize: int | None, typed: bool) -> Any:
     """Return an empty cache; its function can be put in later, since a partial stands for it."""
     late = functools.partial(_Pending())
-    made = functools._lru_cache_wrapper(late, maxsize, typed, functools._CacheInfo)
+    make: Any = functools._lru_cache_wrapper
+    made = make(late, maxsize, typed, functools._CacheInfo)
     made.__dict__.clear()
     made.__dict__["__wrapped__"] = late
     return made
@@ -136,7 +141,7 @@ def fill_cache(cache: Any, state: tuple[Any, ...]) -> None:
 def _try_call(cache: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     try:
         cache(*args, **keywords)
-    except Exception:  # noqa: BLE001, S110 - a key whose __hash__ needs what is not rebuilt yet: one entry less
+    except Exception:  # noqa: BLE001, S110 - a key whose __hash__ needs what comes later: not cached
         pass
 
 
@@ -147,7 +152,9 @@ def _try_call(cache: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> No
 def reduce_builtin(function: BuiltinFunctionType, packing: Packing) -> Reduced:
     """A function by its module, a method by the class that defines it and what it is bound to."""
     owner = function.__self__
-    if owner is None and "." in function.__qualname__:  # a static method, whose class only the collector is shown
+    if (
+        owner is None and "." in function.__qualname__
+    ):  # a static method, whose class only the collector is shown
         owner = next((part for part in gc.get_referents(function) if isinstance(part, type)), None)
     if owner is None or isinstance(owner, ModuleType):
         return find_function, _place_of(function)
@@ -161,26 +168,32 @@ def reduce_builtin(function: BuiltinFunctionType, packing: Packing) -> Reduced:
             if _is_plain(type(owner)):
                 return getattr, (owner, name)
             return bind, (kind, name, owner)
-    raise NotCarriedError(f"no class of its object defines {name!r}", "Pass the object and call the method there")
+    raise NotCarriedError(
+        f"no class of its object defines {name!r}", "Pass the object and call the method there"
+    )
 
 
 def _is_bound_as(found: Any, owner: Any, function: Any) -> bool:
     get = getattr(type(found), "__get__", None)
-    return get is not None and type(found).__name__ == "method_descriptor" and bool(get(found, owner) == function)
+    return (
+        get is not None
+        and type(found).__name__ == "method_descriptor"
+        and bool(get(found, owner, type(owner)) == function)
+    )
 
 
 def _is_plain(kind: type) -> bool:
-    """Tell whether `getattr` on an instance can only find what the class has: it is not a class of Python code."""
+    """Tell whether `getattr` on an instance finds what the class has: it is not a class of Python code."""
     is_static = not kind.__flags__ & _HEAPTYPE or bool(kind.__flags__ & _IMMUTABLE)
     return is_static or "__module__" not in kind.__dict__
 
 
-def _reduce_class_method(function: Any, owner: type) -> Reduced:
+def _reduce_class_method(function: Any, owner: Any) -> Reduced:
     name = function.__name__
     if getattr(owner, name, None) == function:
         return getattr, (owner, name)
     for kind in owner.__mro__:
-        found = kind.__dict__.get(name)
+        found: Any = kind.__dict__.get(name)
         if type(found).__name__ == "classmethod_descriptor" and found.__get__(None, owner) == function:
             return bind_class, (kind, name, owner)
     for kind in type(owner).__mro__:  # of the metaclass: type.mro
@@ -210,8 +223,8 @@ def find_function(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def bind(kind: type, name: str, owner: Any) -> Any:
-    """Return the method that `kind` defines as `name`, bound to `owner`, whatever `owner` itself calls that."""
+def bind(kind: Any, name: str, owner: Any) -> Any:
+    """Return the method that `kind` defines as `name`, bound to `owner`, which may call another one that."""
     return kind.__dict__[name].__get__(owner, type(owner))
 
 
@@ -235,7 +248,16 @@ def reduce_method_wrapper(method: Any, packing: Packing) -> Reduced:
 )
 def reduce_descriptor(descriptor: Any, packing: Packing) -> Reduced:
     """What stands in the namespace of its class under its name."""
-    return find_descriptor, (descriptor.__objclass__, descriptor.__name__)
+    kind, name = descriptor.__objclass__, descriptor.__name__
+    if kind.__dict__.get(name) is not descriptor:  # since 3.15 all classes share `__dict__` and `__weakref__`
+        kind = _Plain
+        if kind.__dict__.get(name) is not descriptor:
+            raise NotCarriedError(f"its class has another {name!r} by now", "Pass the class")
+    return find_descriptor, (kind, name)
+
+
+class _Plain:
+    """Has the descriptors that classes have by default."""
 
 
 def find_descriptor(kind: type, name: str) -> Any:

@@ -1,11 +1,11 @@
 """Context variables, contexts and tokens.
 
-    ContextVar -> the global of a module that it is, or a token -> one object per process, whichever message brings it
+    ContextVar -> the module's global that it is, or a token -> one object per process, whoever brings it
     Context    -> its variables and their values
     Token      -> the change that it undoes, made again in the receiver's context
 
-`assign` is how the receiver's context gets the values that were current in the sender: it keeps what a Token that
-arrives later (or has arrived) needs to bring back "not set".
+`assign` is how the receiver's context gets the values that were current in the sender: it keeps what a Token
+that arrives later (or has arrived) needs to bring back "not set".
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ def reduce_token(token: Token[Any], packing: Packing) -> Reduced:
     """The value that it brings back, and the present one; only a token of the present context can be used."""
     if not packing.starting or not _is_of_this_context(token):
         raise NotCarriedError(
-            "it undoes a change in a context of this process", "Pass the old value, and set the variable to it"
+            "it undoes a change in a context of this process",
+            "Pass the old value, and set the variable to it",
         )
     is_missing = token.old_value is Token.MISSING
     old = () if is_missing else (token.old_value,)

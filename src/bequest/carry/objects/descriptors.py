@@ -1,6 +1,6 @@
 """A file descriptor as part of a message: a number on both sides, of one and the same open file.
 
-    Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the receiver's number
+Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the receiver's number
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Descriptor:
-    """Stands in a reduction for a descriptor of the sender; rebuilt, it is the `int` of the receiver's duplicate.
+    """Stands in a reduction for a descriptor of the sender; rebuilt, it is the `int` of the duplicate.
 
-    The receiver's duplicate is made when the reduction is packed, so that a reducer which is only asked whether it
-    would carry its object gives away nothing.
+    The duplicate is made when the reduction is packed, so that a reducer which is only asked whether it would
+    carry its object gives away nothing.
     """
 
     __slots__ = ("fd",)

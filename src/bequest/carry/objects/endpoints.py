@@ -1,7 +1,7 @@
 """How the ends of connections, of other programs and of mapped files are carried.
 
     socket   -> its descriptor, shared, with its class, its timeout and its attributes
-    Popen    -> a handle: the process is the sender's child, its pipes are shared; what it returns is not known here
+    Popen    -> a handle: the process is the sender's child; its pipes are shared
     mmap     -> the same file mapped again; private memory is copied
     SSLSocket and its kind -> a refusal
 
@@ -11,6 +11,7 @@ The functions that rebuild are at the end.
 from __future__ import annotations
 
 import os
+
 from bequest.carry.objects.descriptors import Descriptor
 from bequest.carry.registry import NotCarriedError, carries
 
@@ -57,8 +58,8 @@ def reduce_tls(sock: Any, packing: Packing) -> Reduced:
 def reduce_popen(popen: Any, packing: Packing) -> Reduced:
     """Reduce a started program to a handle of it, with its pipes.
 
-    The receiver is not its parent: it can see whether the program runs, wait for its end and signal it, and then
-    has 0 for its exit code, as a forked child has for every one that it asks about.
+    The receiver is not its parent: it can see whether the program runs, wait for its end and signal it, and
+    then has 0 for its exit code, as a forked child has for every one that it asks about.
     """
     from bequest.carry.instances import reduce_by_state
 
@@ -72,7 +73,7 @@ def reduce_popen(popen: Any, packing: Packing) -> Reduced:
 
 @carries("mmap.mmap", subclasses=True)
 def reduce_map(mapped: Any, packing: Packing) -> Reduced:
-    """Reduce a map of a file to the file's descriptor, found by the address; private memory to its content."""
+    """Reduce a map to the descriptor of its file, found by the address; private memory to its content."""
     from bequest.carry.objects import maps
 
     if mapped.closed:
@@ -85,7 +86,8 @@ def reduce_map(mapped: Any, packing: Packing) -> Reduced:
     attributes = dict(getattr(mapped, "__dict__", None) or {})
     descriptor = Descriptor(found.fd) if found.fd is not None else -1
     content = bytes(memoryview(mapped)) if found.is_private else None
-    args = (type(mapped), descriptor, len(mapped), found.offset, found.is_private, found.can_write, content)
+    place = (descriptor, len(mapped), found.offset)
+    args = (type(mapped), place, found.is_private, found.can_write, content)
     return make_map, args, (mapped.tell(), attributes), None, None, set_map
 
 
@@ -185,11 +187,12 @@ def _runs(pid: int, *, timeout_ms: int | None) -> bool:
 
 
 def make_map(
-    kind: Any, fd: int, size: int, offset: int, is_private: bool, can_write: bool, content: bytes | None
+    kind: Any, place: tuple[int, int, int], is_private: bool, can_write: bool, content: bytes | None
 ) -> Any:
-    """Map the file of `fd`, which is closed, or private memory where that is -1."""
+    """Map a (descriptor, size, offset) and close the descriptor; private memory where that is -1."""
     import mmap
 
+    fd, size, offset = place
     flags = mmap.MAP_PRIVATE if is_private else mmap.MAP_SHARED
     access = mmap.PROT_READ | (mmap.PROT_WRITE if can_write or is_private else 0)
     try:

@@ -11,6 +11,7 @@ The functions that rebuild are at the end.
 from __future__ import annotations
 
 import os
+
 from bequest.carry.objects.descriptors import Descriptor
 from bequest.carry.registry import NotCarriedError, carries
 
@@ -82,14 +83,34 @@ def reduce_compressed(file: Any, packing: Packing) -> Reduced:
         raise NotCarriedError("its compressor is half way through its stream", "Close it first")
     below = file.fileobj if kind.__name__ == "GzipFile" else file._fp
     if not file.seekable():
-        raise NotCarriedError("what it reads from cannot be read again from its beginning", "Open it in the child")
+        raise NotCarriedError(
+            "what it reads from cannot be read again from its beginning", "Open it in the child"
+        )
     source = _afresh(below)
-    return make_compressed, (type(file),), (kind, source, file.tell(), _extra(file)), None, None, set_compressed
+    return (
+        make_compressed,
+        (type(file),),
+        (kind, source, file.tell(), _extra(file)),
+        None,
+        None,
+        set_compressed,
+    )
 
 
 def _extra(file: Any) -> dict[str, Any]:
     """Return the attributes that a user added to a compressed file, and its name."""
-    own = ("fileobj", "myfileobj", "_fp", "_closefp", "_buffer", "_mode", "_pos", "_compressor", "_size", "mode")
+    own = (
+        "fileobj",
+        "myfileobj",
+        "_fp",
+        "_closefp",
+        "_buffer",
+        "_mode",
+        "_pos",
+        "_compressor",
+        "_size",
+        "mode",
+    )
     return {name: value for name, value in vars(file).items() if name not in own}
 
 
@@ -121,7 +142,7 @@ def reduce_opened_afresh(opened: OpenedAfresh, packing: Packing) -> Reduced:
 
 @carries("zipfile.ZipFile", subclasses=True)
 def reduce_zip(archive: Any, packing: Packing) -> Reduced:
-    """Reduce an archive to its state; one with members to be recorded yet would be finished by both processes."""
+    """Reduce an archive to its state; one with members to be recorded would be finished by both processes."""
     from bequest.carry.instances import reduce_by_state
 
     if getattr(archive, "fp", None) is not None and getattr(archive, "_didModify", False):
@@ -138,7 +159,9 @@ def reduce_zip(archive: Any, packing: Packing) -> Reduced:
 )
 def reduce_member(member: Any, packing: Packing) -> Reduced:
     """Refuse a stream in or out of an archive."""
-    raise NotCarriedError("it is half way through a compressed stream", "Read it first, or open it in the child")
+    raise NotCarriedError(
+        "it is half way through a compressed stream", "Read it first, or open it in the child"
+    )
 
 
 # -- csv -----------------------------------------------------------------------------------------------------
@@ -168,13 +191,15 @@ def reduce_csv_writer(writer: Any, packing: Packing) -> Reduced:
 
     found = [found for found in gc.get_referents(writer) if callable(found) and not isinstance(found, type)]
     if len(found) != 1:
-        raise NotCarriedError("the file that it writes to cannot be reached", "Make it of its file in the child")
+        raise NotCarriedError(
+            "the file that it writes to cannot be reached", "Make it of its file in the child"
+        )
     return make_csv_writer, (found[0], writer.dialect)
 
 
 @carries("_csv.reader")
 def reduce_csv_reader(reader: Any, packing: Packing) -> Reduced:
-    """Reduce a csv reader to its dialect, the iterator that it reads and the number of lines that it has read."""
+    """Reduce a csv reader to its dialect, what it reads from and how many lines it has read."""
     import gc
 
     held = gc.get_referents(reader)
@@ -187,7 +212,13 @@ def reduce_csv_reader(reader: Any, packing: Packing) -> Reduced:
 # -- codecs --------------------------------------------------------------------------------------------------
 
 
-@carries("codecs.StreamReader", "codecs.StreamWriter", "codecs.StreamReaderWriter", "codecs.StreamRecoder", subclasses=True)
+@carries(
+    "codecs.StreamReader",
+    "codecs.StreamWriter",
+    "codecs.StreamReaderWriter",
+    "codecs.StreamRecoder",
+    subclasses=True,
+)
 def reduce_codec_stream(stream: Any, packing: Packing) -> Reduced:
     """Reduce what `codecs.open` returns, and its parts, which refuse to be pickled, to their state."""
     from bequest.carry.instances import reduce_by_state

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+
 from bequest.carry.objects.descriptors import Descriptor
 from bequest.carry.registry import NotCarriedError, carries
 
@@ -30,7 +31,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = ((), ("buffer",), ("buffer", "raw"))
 
 
 def _standard_place(stream: Any) -> tuple[str, ...] | None:
-    """Return (name, attributes ...) where `stream` is a layer of one of the streams that the process began with."""
+    """Return (name, attributes ...) where `stream` is a layer of a stream that the process began with."""
     for name in _STANDARD:
         layer = getattr(sys, f"__{name}__")
         for attributes in _LAYERS:
@@ -111,9 +112,9 @@ _REOPENED = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom,
 def read_ahead(stream: Any) -> bytes:
     """Flush a buffered stream, and return what it has read ahead of its position.
 
-    One that reads and writes loses by the flush what it has read ahead, and moves its file back to its position,
-    here as there. To have it read again would be worse: when it is closed, it moves the file, whose offset is
-    shared, back by that much once more.
+    One that reads and writes loses by the flush what it has read ahead, and moves its file back to its
+    position, here as there. To have it read again would be worse: when it is closed, it moves the file, whose
+    offset is shared, back by that much once more.
     """
     from bequest.carry.objects import innards
 
@@ -161,7 +162,9 @@ def flush(stream: Any) -> None:
     try:
         stream.flush()
     except (OSError, ValueError) as error:
-        raise NotCarriedError(f"what it holds cannot be written ({error})", "Flush or close it first") from error
+        raise NotCarriedError(
+            f"what it holds cannot be written ({error})", "Flush or close it first"
+        ) from error
 
 
 @carries("_io.BufferedRWPair", subclasses=True)
@@ -172,7 +175,9 @@ def reduce_pair(pair: Any, packing: Packing) -> Reduced:
     kinds = (io.BufferedReader, io.BufferedWriter)
     found = [found for kind in kinds for found in gc.get_referents(pair) if isinstance(found, kind)]
     if len(found) != 2 or pair.closed:
-        raise NotCarriedError("its two streams cannot be reached", "Carry the two streams and pair them in the child")
+        raise NotCarriedError(
+            "its two streams cannot be reached", "Carry the two streams and pair them in the child"
+        )
     reader, writer = found
     state = (reader.raw, writer.raw, read_ahead(reader), _attributes(pair))
     flush(writer)
@@ -218,7 +223,9 @@ def _pending(stream: Any, inside: Any) -> tuple[Any, bytes, int, Any] | None:
     try:
         return None, text.encode(stream.encoding, lenient), 0, after
     except UnicodeEncodeError as error:
-        raise NotCarriedError("the text that it has read ahead cannot be told", "Open it in the child") from error
+        raise NotCarriedError(
+            "the text that it has read ahead cannot be told", "Open it in the child"
+        ) from error
 
 
 def _decodes_to(stream: Any, inside: Any) -> str | None:
@@ -244,7 +251,14 @@ def reduce_memory(stream: Any, packing: Packing) -> Reduced:
     """Reduce a stream in memory in its own way, which refuses a closed one: that stays closed."""
     if not stream.closed:
         return stream.__reduce_ex__(5)  # type: ignore[no-any-return]
-    return make_stream, (type(stream),), (_base_of(stream), _attributes(stream)), None, None, set_closed_memory
+    return (
+        make_stream,
+        (type(stream),),
+        (_base_of(stream), _attributes(stream)),
+        None,
+        None,
+        set_closed_memory,
+    )
 
 
 # -- rebuilding ----------------------------------------------------------------------------------------------
@@ -348,15 +362,16 @@ def set_text(stream: Any, state: tuple[Any, bool, Any, int, Any, Any]) -> None:
     io.TextIOWrapper.__init__(stream, buffer, *settings)
     stream._CHUNK_SIZE = chunk_size
     if pending is not None:
-        _decode_ahead(stream, buffer, *pending)
+        _decode_ahead(stream, buffer, pending)
     if is_closed:
         io.TextIOWrapper.close(stream)
     _fill(stream, attributes)
 
 
-def _decode_ahead(stream: Any, buffer: Any, before: Any, fed: bytes, used: int, after: Any) -> None:
+def _decode_ahead(stream: Any, buffer: Any, pending: tuple[Any, bytes, int, Any]) -> None:
     import gc
 
+    before, fed, used, after = pending
     decoder = next(found for found in gc.get_referents(stream) if hasattr(found, "setstate"))
     if before is not None:
         decoder.setstate(before)
@@ -380,7 +395,8 @@ def _reopen(stream: Any) -> None:
     elif isinstance(stream, (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)):
         raw = stream.raw
         _reopen(raw)
-        type(stream).__init__(stream, raw)
+        kind: Any = getattr(io, _base_of(stream))
+        kind.__init__(stream, raw)
     elif isinstance(stream, io.BytesIO):
         io.BytesIO.__init__(stream, b"")
 

@@ -38,7 +38,8 @@ def reduce_instance(obj: Any, packing: Packing) -> Reduced:
     if hasattr(obj, "_wrapper"):  # in multiprocessing's shared memory
         from multiprocessing import sharedctypes
 
-        return sharedctypes.reduce_ctype(obj)  # type: ignore[attr-defined]  # not in typeshed
+        reduced: Reduced = sharedctypes.reduce_ctype(obj)  # type: ignore[attr-defined]  # not in typeshed
+        return reduced
     under = _memory_under(obj)
     if under is not None:
         return view_of, (type(obj), *under)
@@ -68,9 +69,13 @@ def _memory_under(obj: Any) -> tuple[Any, int] | None:
 
 def _keepers(obj: Any) -> Iterator[Any]:
     """Yield what `obj` keeps alive because it points there."""
-    waiting = [obj._objects] if not isinstance(obj._objects, memoryview) else []
+    waiting: list[Any] = [] if isinstance(obj._objects, memoryview) else [obj._objects]
+    seen: set[int] = set()
     while waiting:
         item = waiting.pop()
+        if id(item) in seen:  # two structures may point to each other
+            continue
+        seen.add(id(item))
         if isinstance(item, dict):
             waiting.extend(item.values())
         elif item is not None:
@@ -90,17 +95,26 @@ def _find(address: int, candidates: list[Any]) -> tuple[Any, int] | None:
 
 
 def _parts(obj: Any, keepers: list[Any]) -> Any:
-    """Return the value of `obj`, or a list of those of its fields or items; see `fill_parts`."""
+    """Return the value of `obj`, or of its items or fields: pairs of an index or name, and a value."""
     if isinstance(obj, ctypes.Array):
-        return [_part(obj[index], obj._type_, keepers) for index in range(len(obj))]
-    if isinstance(obj, ctypes.Structure | ctypes.Union):
-        return [_part(getattr(obj, name), kind, keepers) for name, kind in _fields(type(obj))]
+        return [(index, _part(obj[index], obj._type_, keepers)) for index in range(len(obj))]
+    if isinstance(obj, _COMPOSED):
+        return [(name, _part(getattr(obj, name), kind, keepers)) for name, kind in _fields(obj)]
     return _part(obj.value, type(obj), keepers)
 
 
-def _fields(kind: Any) -> list[tuple[str, Any]]:
-    every = [base.__dict__.get("_fields_", ()) for base in reversed(kind.__mro__)]
-    return [(field[0], field[1]) for fields in every for field in fields]
+def _fields(obj: Any) -> list[tuple[str, Any]]:
+    """Return name and type of each field that has a value."""
+    every = [base.__dict__.get("_fields_", ()) for base in reversed(type(obj).__mro__)]
+    return [(field[0], field[1]) for fields in every for field in fields if _has_value(obj, field[0])]
+
+
+def _has_value(obj: Any, name: str) -> bool:
+    try:
+        getattr(obj, name)
+    except ValueError:  # "PyObject is NULL"
+        return False
+    return True
 
 
 def _part(value: Any, kind: Any, keepers: list[Any]) -> Any:
@@ -109,7 +123,11 @@ def _part(value: Any, kind: Any, keepers: list[Any]) -> Any:
     if isinstance(value, ctypes._Pointer):
         return kind() if not value else pointer_to(kind, *_target(value, keepers))
     if isinstance(value, ctypes._CFuncPtr):  # type: ignore[attr-defined]  # not in typeshed
-        return kind() if not value else kind(_called_by(keepers, ctypes.cast(value, ctypes.c_void_p).value, kind))
+        return (
+            kind()
+            if not value
+            else kind(_called_by(keepers, ctypes.cast(value, ctypes.c_void_p).value, kind))
+        )
     if value and getattr(kind, "_type_", None) == "P":
         raise NotCarriedError("it holds an address of this process's memory", _REMEDY)
     return value
@@ -128,14 +146,17 @@ def make_empty(kind: Any) -> Any:
 def fill_parts(obj: Any, parts: Any) -> None:
     """Set fields, items or value of an object of `make_empty`."""
     if isinstance(obj, ctypes.Array):
-        for index, part in enumerate(parts):
+        for index, part in parts:
             if issubclass(obj._type_, _COMPOSED):
                 fill_parts(obj[index], part)
             else:
                 obj[index] = part
     elif isinstance(obj, _COMPOSED):
-        for (name, kind), part in zip(_fields(type(obj)), parts, strict=True):
-            if issubclass(kind, _COMPOSED):
+        kinds = {
+            field[0]: field[1] for base in type(obj).__mro__ for field in base.__dict__.get("_fields_", ())
+        }
+        for name, part in parts:
+            if issubclass(kinds[name], _COMPOSED):
                 fill_parts(getattr(obj, name), part)
             else:
                 setattr(obj, name, part)
@@ -191,14 +212,16 @@ def _prototype(kind: Any) -> tuple[Any, ...]:
 
 
 def _called_by(keepers: list[Any], address: int | None, kind: Any) -> Any:
-    """Return the Python function under the callback at `address`, one of those whose thunks are among `keepers`."""
+    """Return the Python function under the callback at `address`, whose thunk is among `keepers`."""
     thunks = [keeper for keeper in keepers if type(keeper).__name__ == "CThunkObject"]
     for thunk in thunks:
         others = (kind._restype_, type(thunk))
         called = [part for part in gc.get_referents(thunk) if callable(part) and part not in others]
         if len(called) == 1 and (len(thunks) == 1 or _is_at(thunk, address)):
             return called[0]
-    raise NotCarriedError("it is an address of code in this process", "Look the function up in the process that calls it")
+    raise NotCarriedError(
+        "it is an address of code in this process", "Look the function up in the process that calls it"
+    )
 
 
 def _is_at(thunk: Any, address: int | None) -> bool:
@@ -258,7 +281,9 @@ def reduce_library(library: Any, packing: Packing) -> Reduced:
     if library is ctypes.pythonapi:
         return namespaces.find_attribute, ("ctypes", "pythonapi")
     attributes = {
-        name: value for name, value in library.__dict__.items() if name not in ("_name", "_handle", "_FuncPtr")
+        name: value
+        for name, value in library.__dict__.items()
+        if name not in ("_name", "_handle", "_FuncPtr")
     }
     flags = library._FuncPtr._flags_
     return open_library, (type(library), library._name, flags), attributes, None, None, set_library
@@ -332,7 +357,9 @@ def fill_structure(kind: Any, state: tuple[dict[str, Any], Any]) -> None:
     """Give a structure of `make_structure` its attributes; fields can be set only once."""
     attributes, bindings = state
     if "_fields_" not in kind.__dict__:
-        order = sorted(attributes, key=lambda name: 0 if name in _BEFORE_FIELDS else 1 if name == "_fields_" else 2)
+        order = sorted(
+            attributes, key=lambda name: 0 if name in _BEFORE_FIELDS else 1 if name == "_fields_" else 2
+        )
         for name in order:
             setattr(kind, name, attributes[name])
     if bindings is not None:

@@ -1,6 +1,8 @@
-"""Type variables, which say that they are a global of the module that made them, but of `__main__` or a function.
+"""Type variables, which say that they are a global of the module that made them, but of `__main__` or a
+function.
 
-TypeVar -> make_variable(kind, name, arguments, token): one object in each process, whichever message brings it
+TypeVar -> make_variable(kind, name, arguments, token): one object in each process, whichever message brings
+it
 """
 
 from __future__ import annotations
@@ -34,18 +36,14 @@ def reduce_variable(variable: Any, packing: Packing) -> Reduced:
         options["default"] = variable.__default__
     constraints = getattr(variable, "__constraints__", ())
     token = identity.token_of(variable)
-    return make_variable, (type(variable), name, constraints, options, variable.__module__, token)
+    return make_variable, (type(variable), (name, constraints, options), variable.__module__, token)
 
 
 def make_variable(
-    kind: Any,
-    name: str,
-    constraints: tuple[Any, ...],
-    options: dict[str, Any],
-    module: str,
-    token: identity.Token,
+    kind: Any, made_of: tuple[str, tuple[Any, ...], dict[str, Any]], module: str, token: identity.Token
 ) -> Any:
     """Make the type variable that `token` stands for, or find the one that is here already."""
+    name, constraints, options = made_of
     known = identity.find(token, kind)
     if known is not None:
         return known

@@ -28,7 +28,7 @@ def words(obj: Any, kind: type) -> list[int]:
 
 
 def is_busy(stream: Any) -> bool:
-    """Tell whether another thread is in a call on `stream`, a buffered stream: any call of ours would wait for it.
+    """Tell whether another thread is in a call on a buffered stream: any call of ours would wait for it.
 
     Such a stream keeps the ident of the thread that has its lock in one of its words.
     """
@@ -64,7 +64,9 @@ class TextState:
         addresses = {id(found): found for found in held}
         place = _place_of_settings(stream, memory)
         self.newline = addresses.get(memory[place + 4])
-        self.decoder = next((found for found in held if hasattr(found, "getstate") and hasattr(found, "decode")), None)
+        self.decoder = next(
+            (found for found in held if hasattr(found, "getstate") and hasattr(found, "decode")), None
+        )
         self.snapshot = next((found for found in held if type(found) is tuple), None)
         self.decoded, self.used = "", 0
         if self.decoder is not None:
@@ -80,7 +82,7 @@ class TextState:
 
 
 def _place_of_settings(stream: Any, memory: list[int]) -> int:
-    """Return the index of the run (buffer, encoding, encoder, decoder, newline, errors); the same in 3.11 to 3.15."""
+    """Return where (buffer, encoding, encoder, decoder, newline, errors) begin; a run in 3.11 to 3.15."""
     place = memory.index(id(stream.buffer)) if id(stream.buffer) in memory else None
     if place is None or memory[place + 1] != id(stream.encoding) or memory[place + 5] != id(stream.errors):
         raise LookupError("the layout of a text stream is not as expected")

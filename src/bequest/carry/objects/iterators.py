@@ -1,11 +1,12 @@
-"""Iterators that pickle refuses or gets wrong: itertools, dict views, matches and scanners of `re`, sort keys.
+"""Iterators that pickle refuses or gets wrong: itertools, dict views, matches of `re`, sort keys.
 
     iterator -> its parts and its position, read without moving it -> the same kind of iterator, moved there
 
-itertools objects could be pickled up to Python 3.13 (with a DeprecationWarning since 3.12) and cannot since 3.14.
-One way serves all versions: the parts come from the struct (`peek`), the rebuilding goes through the public
-constructors. An odometer (`product`, `permutations` ...) takes again the steps that the sender's has taken, which
-costs the receiver no more than it has cost the sender. Iterators that are not named here pickle themselves well.
+itertools objects could be pickled up to Python 3.13 (with a DeprecationWarning since 3.12) and cannot since
+3.14. One way serves all versions: the parts come from the struct (`peek`), the rebuilding goes through the
+public constructors. An odometer (`product`, `permutations` ...) takes again the steps that the sender's has
+taken, which costs the receiver no more than it has cost the sender. Iterators that are not named here pickle
+themselves well.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import gc
 import itertools
 import sys
 
-from bequest.carry.registry import NotCarriedError, carries
+from bequest.carry.registry import carries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
@@ -66,7 +66,7 @@ def rebuild_pairwise(old: Any, rest: Iterator[Any]) -> Iterator[Any]:
 
 
 def rebuild_groupby(target: Any, pending: list[Any], rest: Iterator[Any], key: Any) -> Iterator[Any]:
-    """Return a groupby inside the group `target`, with the item in `pending` (if any) read but not given out."""
+    """Return a groupby inside the group `target`, with what is in `pending` read but not given out."""
     # The first item stands for those of the group that are gone; it is its own key.
     late: Any = None if key is None else functools.partial(_same)
     groups = itertools.groupby(itertools.chain((target,), pending, rest), late)
@@ -131,24 +131,6 @@ def rebuild_view(kind: str, ordered: bool, table: dict[Any, Any]) -> Any:
     return getattr(dict, kind)(table)
 
 
-def rebuild_match(pattern: re.Pattern[Any], way: str, string: Any, start: int, end: int) -> re.Match[Any] | None:
-    """Return the match that `pattern` finds in this way at this place."""
-    found: re.Match[Any] | None = getattr(pattern, way)(string, start, end)
-    return found
-
-
-def rebuild_scanner(pattern: Any, string: Any, start: int, end: int, searches: int | None) -> Any:
-    """Return a scanner after so many searches (None: after all that find something)."""
-    scanner = pattern.scanner(string, start, end)
-    if searches is None:
-        while scanner.search() is not None:
-            pass
-    else:
-        for _ in range(searches):
-            scanner.search()
-    return scanner
-
-
 def rebuild_key(compare: Callable[[Any, Any], int], of: tuple[Any, ...]) -> Any:
     """Return a `cmp_to_key` factory, or the key that it makes of the one object in `of`."""
     factory: Any = functools.cmp_to_key(compare)
@@ -169,8 +151,8 @@ def reduce_count(counter: Any, packing: Packing) -> Reduced:
     parts = [part for part in gc.get_referents(counter) if part is not type(counter)]
     if len(parts) == 2:
         return itertools.count, tuple(parts)
-    # Counting by one within the machine's integers, it keeps its number where only the repr shows it; the last of
-    # these says <NULL>.
+    # Counting by one within the machine's integers, it keeps its number where only the repr shows it; the
+    # last of these says <NULL>.
     shown = repr(counter).partition("(")[2].rstrip(")")
     return itertools.count, (sys.maxsize if shown == "<NULL>" else int(shown), *parts)
 
@@ -277,8 +259,9 @@ def reduce_batched(iterator: Any, packing: Packing) -> Reduced:
     if rest is peek.NULL or size < 1:  # ended; since 3.14 it says so by its size
         rest, size = (), 1
     if strict and peek.low_half(strict[0]) & 1:
-        return functools.partial(itertools.batched, strict=True), (rest, size)  # type: ignore[attr-defined]  # 3.12
-    return itertools.batched, (rest, size)  # type: ignore[attr-defined]  # 3.12
+        kind: Any = type(iterator)
+        return functools.partial(kind, strict=True), (rest, size)
+    return type(iterator), (rest, size)
 
 
 @carries("itertools.zip_longest")
@@ -418,56 +401,19 @@ def reduce_ordered_view(view: Any, packing: Packing) -> Reduced:
 
 
 @carries("re.Match")
-def reduce_match(match: re.Match[Any], packing: Packing) -> Reduced:
-    """The way to find it again, tried here first."""
-    pattern, string, start, end = match.re, match.string, match.pos, match.endpos
-    ways = (("search", start), ("match", start), ("fullmatch", start), ("match", match.start()), ("fullmatch", match.start()))
-    for way, begin in ways:
-        found = getattr(pattern, way)(string, begin, end)
-        if found is not None and found.regs == match.regs and found.lastindex == match.lastindex:
-            return rebuild_match, (pattern, way, string, begin, end)
-    raise NotCarriedError(
-        "its pattern does not find it again, because the text has changed since", "Pass the groups that are needed"
-    )
+def reduce_match(match: Any, packing: Packing) -> Reduced:
+    """See `matching`."""
+    from bequest.carry.objects import matching
+
+    return matching.reduce_match(match, packing)
 
 
 @carries("_sre.SRE_Scanner")
 def reduce_scanner(scanner: Any, packing: Packing) -> Reduced:
-    """After as many searches as it has made: counted on another scanner over the same text."""
-    peek = _peek()
-    peek.expect(_scanner_is_known)
-    words = peek.body(scanner)
-    string, (start, end) = peek.object_at(words[_STRING]), words[_RANGE]
-    if not words[_START]:
-        return rebuild_scanner, (scanner.pattern, string, start, end, None)
-    trial = scanner.pattern.scanner(string, start, end)
-    searches = 0
-    while True:
-        again = peek.body(trial)
-        if (again[_START], again[_FLAGS]) == (words[_START], words[_FLAGS]):
-            return rebuild_scanner, (scanner.pattern, string, start, end, searches)
-        if trial.search() is None:
-            break
-        searches += 1
-    raise NotCarriedError("its position cannot be found again", "Pass what is left of it as a list")
+    """See `matching`."""
+    from bequest.carry.objects import matching
 
-
-# Where a scanner keeps its place: words behind the pattern (ptr, beginning, start, end, string, a Py_buffer of ten
-# words, pos, endpos, isbytes and charsize, match_all and must_advance), the same from 3.11 to 3.15.
-_START, _STRING, _RANGE, _FLAGS = 3, 5, slice(16, 18), 19
-
-
-def _scanner_is_known() -> bool:
-    import re
-
-    peek = _peek()
-    text = "ab" * 20
-    scanner = re.compile("b").scanner(text, 2, 33)
-    before = peek.body(scanner)
-    scanner.search()
-    after = peek.body(scanner)
-    moved: bool = after[_START] - before[_START] == 2 and before[_RANGE] == [2, 33]
-    return moved and before[_STRING] == id(text) and before[_START] - before[_START - 1] == 2
+    return matching.reduce_scanner(scanner, packing)
 
 
 @carries("functools.KeyWrapper")

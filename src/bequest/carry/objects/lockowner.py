@@ -2,11 +2,11 @@
 
     holds(lock) -> the frames of this thread, read backwards from where each of them stands -> bool
 
-A locked lock is held by the caller where no other thread runs, or where one of the caller's frames stands inside
-`with LOCK:` or behind `LOCK.acquire()` and names that very lock (or a `Condition` on it) by names, attributes and
-subscripts. No code of the program is run to find out: attributes are read from instance dicts and slots alone.
-Everything else (an `acquire()` in a function that has returned, with other threads about) counts as not held: a
-child that finds the lock free can go on, one that waits for a thread it does not have hangs for ever.
+A locked lock is held by the caller where no other thread runs, or where one of the caller's frames stands
+inside `with LOCK:` or behind `LOCK.acquire()` and names that very lock (or a `Condition` on it) by names,
+attributes and subscripts. No code of the program is run to find out: attributes are read from instance dicts
+and slots alone. All else (an `acquire()` in a function that has returned, while others run) counts as not
+held: a child that finds the lock free can go on, one that waits for a thread it lacks hangs for ever.
 
 Used by the sender only.
 """
@@ -20,9 +20,11 @@ from types import CodeType, FrameType, MemberDescriptorType
 from typing import Any
 
 _UNKNOWN: Any = object()
-# What compilers put between the expression of a `with` and its protected block: BEFORE_WITH up to 3.13, from 3.14
-# on the two lookups and the call of __enter__.
-_ENTERING = frozenset(("BEFORE_WITH", "COPY", "LOAD_SPECIAL", "SWAP", "CALL", "PRECALL", "NOP", "CACHE", "PUSH_NULL"))
+# What stands between the expression of a `with` and its protected block: BEFORE_WITH up to 3.13, from 3.14 on
+# the two lookups and the call of __enter__.
+_ENTERING = frozenset(
+    ("BEFORE_WITH", "COPY", "LOAD_SPECIAL", "SWAP", "CALL", "PRECALL", "NOP", "CACHE", "PUSH_NULL")
+)
 _ATTRIBUTE = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
 _Step = tuple[int, str, Any]
 """Offset, name and argument of an instruction; superinstructions are split into two steps of one offset."""
@@ -57,21 +59,25 @@ def _is(value: Any, lock: Any) -> bool:
 
 
 def _acquired_before(position: int, reader: _Reader, lock: Any) -> bool:
-    """Tell whether the last `acquire` or `release` of `lock` that stands before `position` is an `acquire`."""
+    """Tell whether the last `acquire` or `release` of `lock` before `position` is an `acquire`."""
     taken = False
     for index, (offset, name, argument) in enumerate(reader.steps):
         if offset >= position:
             break
-        if name in _ATTRIBUTE and argument in ("acquire", "release") and _is(reader.value(index - 1)[0], lock):
+        if (
+            name in _ATTRIBUTE
+            and argument in ("acquire", "release")
+            and _is(reader.value(index - 1)[0], lock)
+        ):
             taken = argument == "acquire"
     return taken
 
 
 def _withs_around(frame: FrameType, steps: list[_Step]) -> Iterator[int]:
-    """Yield, from the inside out, the offset at which each `with` block around the frame's position begins."""
+    """Yield, from the inside out, where the `with` blocks around the frame's position begin."""
     import dis
 
-    entries = dis.Bytecode(frame.f_code).exception_entries
+    entries = dis.Bytecode(frame.f_code).exception_entries  # type: ignore[attr-defined]
     names = [name for _, name, _ in steps]
     index_at = {offset: index for index, (offset, _, _) in reversed(list(enumerate(steps)))}
     position, seen = frame.f_lasti, set()
@@ -116,7 +122,7 @@ class _Reader:
         return self.value(index)[0]
 
     def value(self, index: int) -> tuple[Any, int]:
-        """Return the value that the step at `index` leaves on the stack, and the index before its expression."""
+        """Return the value that the step at `index` leaves on the stack, and the index before it all."""
         while index >= 0 and self.steps[index][1] in ("PUSH_NULL", "CACHE", "NOP"):
             index -= 1
         if index < 0:

@@ -1,6 +1,6 @@
 """Find out what an `mmap.mmap` maps, which it does not tell: its address is looked up in the kernel's list.
 
-    mmap -> address -> line of /proc/self/maps -> device and inode -> the descriptor that the object keeps of it
+    mmap -> address -> line of /proc/self/maps -> device and inode -> the descriptor that the object keeps
 
 Used by the sender only; where there is no /proc, nothing is found.
 """
@@ -50,7 +50,7 @@ def find(mapped: Any) -> Mapping | None:
 
 
 def _address_of(mapped: Any) -> int:
-    """Return where the memory begins; the buffer is given back at once, so that the object can still be closed."""
+    """Return where the memory begins; the buffer is given back at once, so that it can still be closed."""
     import ctypes
 
     class Buffer(ctypes.Structure):

@@ -36,20 +36,24 @@ def reduce_view(view: memoryview, packing: Packing) -> Reduced:
         return copied_view, (view.tobytes(), view.format, view.shape, view.readonly)
     with memoryview(under) as whole:
         offset = _address(view) - _address(whole)
-        whole_place = (whole.format, whole.shape, whole.strides)
-        same_items = whole.ndim == view.ndim == 1 and whole.format == view.format
-        places = (whole.itemsize, whole.strides[0]) if same_items else (0, 0)
         readonly = view.readonly and not whole.readonly
-    place = (view.format, view.shape, view.strides)
-    if offset == 0 and place == whole_place:
-        return whole_view, (under, readonly)
-    if same_items and places[0] == places[1]:
-        first, step = offset // places[0], view.strides[0] // places[0]
-        return strided_view, (under, readonly, first, step, view.shape[0])
-    if not view.contiguous and view.ndim != 1 or view.format.lstrip("@") not in _NATIVE_FORMATS:
-        raise NotCarriedError("no Python code can make such a view again", "Pass the object under the memoryview")
-    stride = view.strides[0] if view.ndim == 1 else view.itemsize
-    return cast_view, (under, readonly, offset, view.format, view.shape, stride, view.itemsize)
+        if offset == 0 and _layout(view) == _layout(whole):
+            return whole_view, (under, readonly)
+        item = whole.itemsize
+        is_part = whole.ndim == view.ndim == 1 and whole.format == view.format and whole.strides == (item,)
+    shape, strides = view.shape or (), view.strides or ()
+    if is_part:
+        return strided_view, (under, readonly, offset // item, strides[0] // item, shape[0])
+    if (not view.contiguous and view.ndim != 1) or view.format.lstrip("@") not in _NATIVE_FORMATS:
+        raise NotCarriedError(
+            "no Python code can make such a view again", "Pass the object under the memoryview"
+        )
+    stride = strides[0] if view.ndim == 1 else view.itemsize
+    return cast_view, (under, readonly, offset, view.format, shape, stride, view.itemsize)
+
+
+def _layout(view: memoryview) -> tuple[object, ...]:
+    return view.format, view.shape, view.strides
 
 
 def _address(view: memoryview) -> int:
@@ -120,13 +124,15 @@ def cast_view(
     # The lowest item comes first in memory, even where the view runs backwards.
     start = offset + min(0, stride * (count - 1))
     span = abs(stride) * (count - 1) + size
-    return view[start : start + span].cast(form)[:: stride // size]  # type: ignore[call-overload]
+    part: Any = view[start : start + span]
+    found: memoryview = part.cast(form)[:: stride // size]
+    return found
 
 
 def _shaped(view: memoryview, form: str, shape: tuple[int, ...]) -> memoryview:
-    if len(shape) == 1:
-        return view.cast(form)  # type: ignore[call-overload,no-any-return]
-    return view.cast(form, shape)  # type: ignore[call-overload,no-any-return]
+    cast: Any = view.cast
+    made: memoryview = cast(form) if len(shape) == 1 else cast(form, shape)
+    return made
 
 
 # -- mappingproxy
@@ -146,7 +152,8 @@ def _class_of_namespace(mapping: Any) -> type | None:
         owner = getattr(type(value), "__objclass__", None) and value.__objclass__
         if isinstance(owner, type) and _is_namespace_of(mapping, owner):
             return owner
-    # Since 3.15 all classes share the descriptors that they have by default. Every class says these two things.
+    # Since 3.15 all classes share the descriptors that they have by default. Every class says these two
+    # things.
     if "__module__" in mapping and "__doc__" in mapping:
         holders = (holder for holder in gc.get_referrers(mapping) if isinstance(holder, type))
         return next((holder for holder in holders if _is_namespace_of(mapping, holder)), None)
@@ -238,7 +245,9 @@ def reduce_ctypes_pointer(pointer: Any, packing: Packing) -> Reduced:
 @carries("builtins.frame")
 def refuse_frame(frame: Any, packing: Packing) -> Reduced:
     """A frame is the stack of a running thread."""
-    raise NotCarriedError("a stack belongs to the process that runs it", "Pass the values that are needed from its f_locals")
+    raise NotCarriedError(
+        "a stack belongs to the process that runs it", "Pass the values that are needed from its f_locals"
+    )
 
 
 @carries("builtins.traceback")

@@ -3,8 +3,8 @@
     object -> words of its struct -> the objects and numbers they are -> a reducer's arguments
 
 Only the sender uses this, and it only ever reads: the receiver builds its objects through their public
-constructors. Callers check the places they read on a sample of their own (`expect`) before they trust them, so a
-Python that lays a struct out differently refuses to carry the object instead of reading nonsense.
+constructors. Callers check the places they read on a sample of their own (`expect`) before they trust them,
+so a Python that lays a struct out differently refuses to carry the object instead of reading nonsense.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def words_at(address: int, count: int) -> list[int]:
     """Return `count` words of this process's memory; `address` must be known to be mapped that far."""
     ctypes = _ctypes()
     raw: bytes = ctypes.string_at(address, count * _WORD_BYTES)
-    return memoryview(raw).cast("n").tolist()
+    return list(struct.unpack(f"{count}n", raw))
 
 
 def body(obj: object) -> list[int]:
@@ -51,7 +51,7 @@ def body(obj: object) -> list[int]:
 
 
 def slots(obj: object) -> list[Any]:
-    """Return `body(obj)` with objects for the words that point to them, `NULL` for 0 and numbers for the rest."""
+    """Return `body(obj)` with objects for the words that point to them, and `NULL` for 0."""
     known: dict[int, Any] = {id(referent): referent for referent in gc.get_referents(obj)}
     return [known.get(word, word) if word else NULL for word in body(obj)]
 
@@ -93,7 +93,9 @@ def expect(check: Callable[[], bool]) -> None:
     if check not in _checked:
         _checked[check] = check()
     if not _checked[check]:
-        raise NotCarriedError("its position cannot be read on this build of Python", "Pass what is left of it as a list")
+        raise NotCarriedError(
+            "its position cannot be read on this build of Python", "Pass what is left of it as a list"
+        )
 
 
 def _ctypes() -> Any:
@@ -101,6 +103,7 @@ def _ctypes() -> Any:
         import ctypes
     except ImportError:
         raise NotCarriedError(
-            "its position can only be read with ctypes, which this Python lacks", "Pass what is left of it as a list"
+            "its position can only be read with ctypes, which this Python lacks",
+            "Pass what is left of it as a list",
         ) from None
     return ctypes

@@ -1,9 +1,9 @@
 """Objects behind which a library or a file stands: databases, TLS, hashes, loggers, the environment, parsers.
 
-    sqlite3.Connection -> its file and settings, or the content of a database in memory -> opened there (see `sqlite`)
-    SSLContext         -> its settings and CA certificates                             -> made again there
-    logger, os.environ -> its name                                                     -> the receiver's own
-    hash, compressor   -> refused where it has been fed: C keeps that state to itself
+sqlite3.Connection -> its file and settings, or its content -> opened there (see `sqlite`)
+SSLContext         -> its settings and CA certificates      -> made again there
+logger, os.environ -> its name                              -> the receiver's own
+hash, compressor   -> refused where it has been fed: C keeps that state to itself
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ _SCANNER_PARTS = (
 @carries("_json.Scanner")
 def reduce_scanner(scanner: Any, packing: Packing) -> Reduced:
     """What a `json.JSONDecoder` keeps: made again of its settings."""
-    return make_scanner, ({name: getattr(scanner, name) for name in _SCANNER_PARTS if hasattr(scanner, name)},)
+    return make_scanner, (
+        {name: getattr(scanner, name) for name in _SCANNER_PARTS if hasattr(scanner, name)},
+    )
 
 
 def make_scanner(settings: dict[str, Any]) -> Any:
@@ -100,7 +102,8 @@ def make_scanner(settings: dict[str, Any]) -> Any:
     from json import scanner
     from types import SimpleNamespace
 
-    return scanner.c_make_scanner(SimpleNamespace(**settings))  # type: ignore[attr-defined]  # not in typeshed
+    make: Any = scanner.c_make_scanner  # type: ignore[attr-defined]  # not in typeshed
+    return make(SimpleNamespace(**settings))
 
 
 # -- hashes and compressors
@@ -139,7 +142,11 @@ def reduce_hash(digest: Any, packing: Packing) -> Reduced:
         fresh: Any = hashlib.new(digest.name, usedforsecurity=False)
     except ValueError:  # not in this build of OpenSSL under that name
         fresh = None
-    if fresh is None or fresh.digest(*length) != digest.digest(*length) or fresh.digest_size != digest.digest_size:
+    if (
+        fresh is None
+        or fresh.digest(*length) != digest.digest(*length)
+        or fresh.digest_size != digest.digest_size
+    ):
         raise NotCarriedError("what it has been fed is in C state that nothing can read back", _HASH_REMEDY)
     return hashlib.new, (digest.name,)
 
@@ -147,7 +154,9 @@ def reduce_hash(digest: Any, packing: Packing) -> Reduced:
 @carries("_hashlib.HMAC", "_hmac.HMAC")
 def refuse_keyed_hash(digest: Any, packing: Packing) -> Reduced:
     """The key went in first."""
-    raise NotCarriedError("its key and what it has been fed are in C state that nothing can read back", _HASH_REMEDY)
+    raise NotCarriedError(
+        "its key and what it has been fed are in C state that nothing can read back", _HASH_REMEDY
+    )
 
 
 @carries(
@@ -166,7 +175,8 @@ def refuse_keyed_hash(digest: Any, packing: Packing) -> Reduced:
 def refuse_compressor(compressor: Any, packing: Packing) -> Reduced:
     """Where it is in its stream cannot be told, nor set."""
     raise NotCarriedError(
-        "where it is in its stream is in C state that nothing can read back", "Make it in the process that uses it"
+        "where it is in its stream is in C state that nothing can read back",
+        "Make it in the process that uses it",
     )
 
 
@@ -174,14 +184,17 @@ def refuse_compressor(compressor: Any, packing: Packing) -> Reduced:
 def refuse_parser(parser: Any, packing: Packing) -> Reduced:
     """As a compressor."""
     raise NotCarriedError(
-        "where it is in its document is in C state that nothing can read back", "Parse in one process, and pass the result"
+        "where it is in its document is in C state that nothing can read back",
+        "Parse in one process, and pass the result",
     )
 
 
 @carries("_dbm.dbm", "_gdbm.gdbm", "_tkinter.tkapp", "_curses.window", "_curses_panel.panel")
 def refuse_handle(handle: Any, packing: Packing) -> Reduced:
     """A handle of a C library."""
-    raise NotCarriedError("it is a handle of a C library in this process", "Open it in the process that uses it")
+    raise NotCarriedError(
+        "it is a handle of a C library in this process", "Open it in the process that uses it"
+    )
 
 
 # -- sqlite3, in a module of its own
@@ -207,7 +220,8 @@ def reduce_row(row: Any, packing: Packing) -> Reduced:
 def refuse_cursor(cursor: Any, packing: Packing) -> Reduced:
     """It is half way through a statement."""
     raise NotCarriedError(
-        "it is part of a connection of this process", "Pass the rows, or the connection, and execute the statement there"
+        "it is part of a connection of this process",
+        "Pass the rows, or the connection, and execute the statement there",
     )
 
 
@@ -218,8 +232,9 @@ def refuse_cursor(cursor: Any, packing: Packing) -> Reduced:
 def reduce_tls_context(context: ssl.SSLContext, packing: Packing) -> Reduced:
     """By what it shows of its settings, and its CA certificates.
 
-    It does not show its own certificate chain and key (`load_cert_chain`), ALPN and DH parameters, nor a directory of
-    CA certificates. A context that verifies and has none loaded is given the system's, as it must have had them.
+    It does not show its own certificate chain and key (`load_cert_chain`), ALPN and DH parameters, nor a
+    directory of CA certificates. A context that verifies and has none loaded is given the system's, as it
+    must have had them.
     """
     import ssl
 
@@ -274,7 +289,9 @@ def set_tls_context(context: Any, state: dict[str, Any]) -> None:
             if getattr(context, name) != value:
                 setattr(context, name, value)
     if [cipher["name"] for cipher in context.get_ciphers()] != state["ciphers"]:
-        context.set_ciphers(":".join(name for name in state["ciphers"] if not name.startswith("TLS_")) or "DEFAULT")
+        context.set_ciphers(
+            ":".join(name for name in state["ciphers"] if not name.startswith("TLS_")) or "DEFAULT"
+        )
     if state["certificates"]:
         context.load_verify_locations(cadata=state["certificates"])
     elif state["system"]:

@@ -1,6 +1,6 @@
 """Connections and rows of sqlite3.
 
-    on disk   -> its path, settings and user functions -> opened again there, with the transactions that are committed
+    on disk   -> its path, settings and functions      -> opened again there; what is committed is seen
     in memory -> its content, as `serialize()` gives it -> a copy, as under fork
 
 Not carried: temporary tables, blobs and cursors that are open, and the callbacks of `set_authorizer`,
@@ -46,7 +46,9 @@ def reduce_connection(connection: Any, packing: Packing) -> Reduced:
     except sqlite3.ProgrammingError as error:
         if "closed" in str(error):
             return closed_connection, (kind,)
-        raise NotCarriedError("it belongs to another thread", "Open it in the process that uses it") from error
+        raise NotCarriedError(
+            "it belongs to another thread", "Open it in the process that uses it"
+        ) from error
     files = {name.decode(): (path or b"").decode() for name, path in rows if name != b"temp"}
     for name in ("row_factory", "text_factory", "autocommit"):
         if hasattr(connection, name):
@@ -77,10 +79,17 @@ def _content(connection: Any, name: str) -> bytes:
     if connection.in_transaction:
         raise NotCarriedError("it is a database in memory inside a transaction", "Commit first")
     if not hasattr(connection, "serialize"):  # a build without it
-        raise NotCarriedError("this Python cannot copy a database in memory", "Make it in the process that uses it")
-    pages = _ask(connection, f'pragma "{name}".page_count')[0][0] * _ask(connection, f'pragma "{name}".page_size')[0][0]
+        raise NotCarriedError(
+            "this Python cannot copy a database in memory", "Make it in the process that uses it"
+        )
+    pages = (
+        _ask(connection, f'pragma "{name}".page_count')[0][0]
+        * _ask(connection, f'pragma "{name}".page_size')[0][0]
+    )
     if pages > _LARGEST_COPY_BYTES:
-        raise NotCarriedError("it is a database in memory too large to copy at each start", "Keep it in a file")
+        raise NotCarriedError(
+            "it is a database in memory too large to copy at each start", "Keep it in a file"
+        )
     content: bytes = connection.serialize(name=name) if pages else b""
     return content
 

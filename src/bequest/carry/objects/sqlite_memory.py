@@ -1,10 +1,11 @@
 """What a sqlite3 connection shows to nobody: flags of `connect`, and the Python functions registered with it.
 
-    Connection -> sqlite3 (of the SQLite library) -> its hash of functions -> FuncDef -> Python's context -> function
+    Connection -> the library's struct -> its hash of functions -> FuncDef -> Python's context -> function
 
-Used by the sender only, and only to read. Nothing is taken for granted but the order of fields in structs that SQLite
-has not changed in many years; where in the larger structs they hang is found on connections made for that purpose,
-whose contents are known. Memory is read through the kernel, which answers a wrong address with an error.
+Used by the sender only, and only to read. Nothing is taken for granted but the order of fields in structs
+that SQLite has not changed in many years; where in the larger structs they hang is found on connections made
+for that purpose, whose contents are known. Memory is read through the kernel, which answers a wrong address
+with an error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +22,19 @@ if TYPE_CHECKING:
 
 _LIBRARY_WORDS = 160  # of SQLite's struct for a connection; its hashes are among the first 100
 _NEXT, _DATA = 0, 2  # HashElem: next, prev, data, pKey
-_HEAD, _USER_DATA, _OVERLOAD, _STEP, _FINAL, _VALUE, _NAME = 0, 1, 2, 3, 4, 5, 7  # FuncDef, `_HEAD` being two numbers
-_COLLATION_WORDS, _COLLATION_USER = 5, 2  # CollSeq: zName, enc, pUser, xCmp, xDel; one for each of three encodings
+_HEAD, _USER_DATA, _OVERLOAD, _STEP, _FINAL, _VALUE, _NAME = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+)  # FuncDef, `_HEAD` being two numbers
+_COLLATION_WORDS, _COLLATION_USER = (
+    5,
+    2,
+)  # CollSeq: zName, enc, pUser, xCmp, xDel; one for each of three encodings
 _DETERMINISTIC = 0x800
 _LONGEST_NAME = 256
 _MOST_ELEMENTS = 10_000  # of a hash; ends a walk that a wrong word has started
@@ -37,7 +50,8 @@ def flag(connection: Any, option: str) -> int:
 @functools.cache
 def _flag_place(option: str) -> int:
     values = (0, 1, 1, 0, 1, 0, 0, 1)
-    samples = [sqlite3.connect(":memory:", **{option: value}) for value in values]  # type: ignore[call-overload]
+    connect: Any = sqlite3.connect
+    samples = [connect(":memory:", **{option: value}) for value in values]
     try:
         columns = list(zip(*(_ints(sample) for sample in samples), strict=True))
     finally:
@@ -100,7 +114,7 @@ class _Memory:
         raw = self.read(address, count * 8)
         if len(raw) < count * 8:
             raise OSError(f"no memory at {address:#x}")
-        return memoryview(raw).cast("N").tolist()
+        return list(struct.unpack(f"{count}N", raw))
 
     def text(self, address: int) -> str:
         """Return a C string."""
@@ -135,7 +149,13 @@ def _functions(memory: _Memory, library: int) -> Iterator[tuple[str, str, int, A
             if way is not None and fields[_USER_DATA]:  # others are C functions, of SQLite or of an extension
                 arity = int.from_bytes((fields[_HEAD] & 0xFF).to_bytes(1, "little"), "little", signed=True)
                 called = peek.object_at(memory.words(fields[_USER_DATA], 1)[0])
-                yield way, memory.text(fields[_NAME]), arity, called, bool(fields[_HEAD] >> 32 & _DETERMINISTIC)
+                yield (
+                    way,
+                    memory.text(fields[_NAME]),
+                    arity,
+                    called,
+                    bool(fields[_HEAD] >> 32 & _DETERMINISTIC),
+                )
             definition = fields[_OVERLOAD]
 
 
@@ -149,7 +169,10 @@ def _collations(memory: _Memory, library: int) -> Iterator[tuple[str, Any]]:
         words = memory.words(sequences, 3 * _COLLATION_WORDS)
         for start in range(0, len(words), _COLLATION_WORDS):
             if words[start + _COLLATION_USER + 1] == compare and words[start + _COLLATION_USER]:
-                yield memory.text(words[start]), peek.object_at(memory.words(words[start + _COLLATION_USER], 1)[0])
+                yield (
+                    memory.text(words[start]),
+                    peek.object_at(memory.words(words[start + _COLLATION_USER], 1)[0]),
+                )
                 break
 
 
@@ -200,7 +223,7 @@ def _find_function(library: int, called: int) -> tuple[int, list[int]] | None:
 
 
 def _function_behind(memory: _Memory, word: int, called: int) -> list[int] | None:
-    """Return the definition of the sample's function, if `word` points to the element of a hash that has it."""
+    """Return the definition of the sample's function, if `word` points to the elements of its hash."""
     try:
         for definition in memory.chain(word):
             fields = memory.words(definition, 8)
@@ -229,7 +252,7 @@ def _collation_place() -> tuple[int | None, int]:
 
 
 def _collation_behind(memory: _Memory, word: int) -> int | None:
-    """Return the callback of the sample's collation, if `word` points to the element of a hash that has it."""
+    """Return the callback of the sample's collation, if `word` points to the elements of its hash."""
     try:
         for sequences in memory.chain(word):
             words = memory.words(sequences, 3 * _COLLATION_WORDS)

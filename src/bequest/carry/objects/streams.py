@@ -1,6 +1,6 @@
 """The family of streams, in modules of their own: a receiver imports only those that rebuild what it got.
 
-    files (FileIO ... TextIOWrapper)   filekinds (tempfile, gzip, zip, csv ...)   endpoints (socket, Popen, mmap)
+files (FileIO ... TextIOWrapper)   filekinds (tempfile, gzip, zip, csv ...)   endpoints (socket, Popen, mmap)
 """
 
 from __future__ import annotations

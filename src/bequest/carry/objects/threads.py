@@ -1,10 +1,11 @@
 """How locks, threads and what is built of them are carried: as a fork that stops to let go would leave them.
 
-    lock, Condition, Thread, local, Queue, executor -> reducer -> the same, as only the starting thread knew it
+    lock, Condition, Thread, local, Queue, executor -> reducer -> the same, as the starting thread has it
 
-Of the sender's threads one lives on, the one that starts the receiver: what it holds is held, by the receiver's
-main thread; what others hold is free (a fork leaves it locked for ever), those who waited are gone, and the
-others' `Thread` objects say that they are over. In a message that starts nothing, nobody holds anything.
+Of the sender's threads one lives on, the one that starts the receiver: what it holds is held, by the
+receiver's main thread; what others hold is free (a fork leaves it locked for ever), those who waited are
+gone, and the others' `Thread` objects say that they are over. In a message that starts nothing, nobody holds
+anything.
 
 The functions that rebuild are at the end; they run in the receiver's main thread.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+
 from bequest.carry.registry import carries
 
 TYPE_CHECKING = False
@@ -46,7 +48,7 @@ def reduce_rlock(lock: Any, packing: Packing) -> Reduced:
 
 
 def _times_held(lock: Any) -> int:
-    """Count how often the calling thread has taken `lock`; `_recursion_count` is in every supported version."""
+    """Count how often the calling thread has taken `lock`."""
     return int(lock._recursion_count()) if lock._is_owned() else 0
 
 
@@ -87,7 +89,7 @@ def reduce_barrier(barrier: Any, packing: Packing) -> Reduced:
 
 @carries("threading.Thread", subclasses=True)
 def reduce_thread(thread: Any, packing: Packing) -> Reduced:
-    """Reduce a thread: yet to be started, over, or, if it is the one that starts the receiver, its main thread."""
+    """Reduce a thread: yet to be started, over, or, if it is what starts the receiver, its main thread."""
     from bequest.carry.instances import reduce_by_state
 
     if thread is threading.main_thread():
@@ -98,7 +100,15 @@ def reduce_thread(thread: Any, packing: Packing) -> Reduced:
     phase = _phase_of(thread, packing)
     if phase == "main" and type(thread).__module__ == "threading":
         return threading.main_thread, ()
-    drop = ["_tstate_lock", "_handle", "_os_thread_handle", "_started", "_is_stopped", "_stderr", "_invoke_excepthook"]
+    drop = [
+        "_tstate_lock",
+        "_handle",
+        "_os_thread_handle",
+        "_started",
+        "_is_stopped",
+        "_stderr",
+        "_invoke_excepthook",
+    ]
     if phase == "over":
         drop += ["_target", "_args", "_kwargs"]  # a thread that has begun cannot be started again
     replace = {"_context": None} if phase == "over" and "_context" in own else {}
@@ -127,11 +137,18 @@ def reduce_local(local: Any, packing: Packing) -> Reduced:
 
     Other threads of the receiver run the class's `__init__` with the arguments that the object was made with.
     """
-    return make_local, (type(local), *_arguments_of(local)), dict(threading.local.__getattribute__(local, "__dict__")), None, None, set_local
+    return (
+        make_local,
+        (type(local), *_arguments_of(local)),
+        dict(threading.local.__getattribute__(local, "__dict__")),
+        None,
+        None,
+        set_local,
+    )
 
 
 def _arguments_of(local: Any) -> tuple[Any, Any]:
-    """Return the (args, kwargs) that `local` keeps for the threads to come: first after the class, where kept."""
+    """Return the (args, kwargs) that `local` keeps for the threads to come: they follow its class."""
     import gc
 
     kept = gc.get_referents(local)
@@ -190,7 +207,7 @@ def _queue_base(queue: Any) -> Any:
 
 @carries("concurrent.futures.thread.ThreadPoolExecutor", subclasses=True)
 def reduce_thread_pool(pool: Any, packing: Packing) -> Reduced:
-    """Reduce a pool of threads to one that has not worked yet: neither its threads nor their work are there."""
+    """Reduce a pool of threads to one that has not worked yet: its threads and their work stay behind."""
     import queue
 
     from bequest.carry.instances import reduce_by_state
@@ -203,7 +220,9 @@ def reduce_thread_pool(pool: Any, packing: Packing) -> Reduced:
     }
     # From 3.14 on two closures hold the initializer; they are made again of it.
     start = _closed_over(getattr(pool, "_create_worker_context", None))
-    prepared = (start["initializer"], start["initargs"]) if {"initializer", "initargs"} <= start.keys() else None
+    prepared = (
+        (start["initializer"], start["initargs"]) if {"initializer", "initargs"} <= start.keys() else None
+    )
     drop = ("_create_worker_context", "_resolve_work_item_task") if prepared else ()
     make, args, state, *_ = reduce_by_state(pool, replace=fresh, drop=drop)
     return make, args, (prepared, state), None, None, set_thread_pool
@@ -213,12 +232,14 @@ def _closed_over(function: Any) -> dict[str, Any]:
     code = getattr(function, "__code__", None)
     if code is None:
         return {}
-    return dict(zip(code.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=True))
+    return dict(
+        zip(code.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=True)
+    )
 
 
 @carries("concurrent.futures._base.Future", subclasses=True)
 def reduce_future(future: Any, packing: Packing) -> Reduced:
-    """Reduce a future: with its outcome where it has one, else as pending or running as it is; nobody waits."""
+    """Reduce a future: with its outcome where it has one, else as it is; nobody waits."""
     from bequest.carry.instances import reduce_by_state
 
     if "_state" not in vars(future):
@@ -264,7 +285,11 @@ def set_python_rlock(lock: Any, state: tuple[int, Any]) -> None:
 
     times, attributes = state
     fill(lock, attributes)
-    lock._block, lock._owner, lock._count = make_lock(bool(times)), _thread.get_ident() if times else None, times
+    lock._block, lock._owner, lock._count = (
+        make_lock(bool(times)),
+        _thread.get_ident() if times else None,
+        times,
+    )
 
 
 def set_condition(condition: Any, state: tuple[tuple[str, ...], Any]) -> None:
@@ -309,8 +334,16 @@ def _handle_name(main: Any) -> str | None:
 
 
 def _become_main(thread: Any, main: Any) -> None:
-    """Put `thread` in the place of this process's main thread, as `threading._after_fork` does after a fork."""
-    for name in ("_started", "_ident", "_native_id", "_tstate_lock", "_is_stopped", "_handle", "_os_thread_handle"):
+    """Put `thread` in the place of this process's main thread, as `threading._after_fork` does."""
+    for name in (
+        "_started",
+        "_ident",
+        "_native_id",
+        "_tstate_lock",
+        "_is_stopped",
+        "_handle",
+        "_os_thread_handle",
+    ):
         if name in vars(main):
             setattr(thread, name, vars(main)[name])
     active: Any = threading._active  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ The functions that rebuild are at the end.
 from __future__ import annotations
 
 from types import FunctionType
+
 from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @carries("selectors._BaseSelectorImpl", subclasses=True)
 def reduce_selector(selector: Any, packing: Packing) -> Reduced:
-    """Reduce a selector to what is registered; what was registered by number means nothing elsewhere and is left."""
+    """Reduce a selector to what is registered, but for numbers, which mean nothing elsewhere."""
     from bequest.carry.instances import reduce_by_state
 
     own = ("_fd_to_key", "_map", "_selector", "_readers", "_writers", "_max_events")
@@ -43,7 +44,9 @@ def reduce_epoll(epoll: Any, packing: Packing) -> Reduced:
     if epoll.closed:
         return make_epoll, (True,)
     if _watches_something(epoll.fileno()):
-        raise NotCarriedError("it watches descriptors by numbers that mean nothing elsewhere", "Make it in the child")
+        raise NotCarriedError(
+            "it watches descriptors by numbers that mean nothing elsewhere", "Make it in the child"
+        )
     return make_epoll, (False,)
 
 
@@ -58,7 +61,9 @@ def _watches_something(fd: int) -> bool:
 @carries("select.poll")
 def reduce_poll(poll: Any, packing: Packing) -> Reduced:
     """Refuse a poll object."""
-    raise NotCarriedError("what it watches cannot be read from it", "Use a selector of selectors, or make it in the child")
+    raise NotCarriedError(
+        "what it watches cannot be read from it", "Use a selector of selectors, or make it in the child"
+    )
 
 
 # -- asyncio -------------------------------------------------------------------------------------------------
@@ -70,7 +75,9 @@ def reduce_asyncio(obj: Any, packing: Packing) -> Reduced:
     from bequest.carry.instances import reduce_by_state
 
     waiting = {"_waiters", "_getters", "_putters"}
-    fresh = {name: _emptied(value) for name, value in vars(obj).items() if name in waiting and value is not None}
+    fresh = {
+        name: _emptied(value) for name, value in vars(obj).items() if name in waiting and value is not None
+    }
     return reduce_by_state(obj, replace=fresh, drop=("_loop",))
 
 
@@ -80,7 +87,7 @@ def _emptied(waiting: Any) -> Any:
 
 @carries("asyncio.base_events.BaseEventLoop", subclasses=True)
 def reduce_loop(loop: Any, packing: Packing) -> Reduced:
-    """Reduce an event loop that does not run and has nothing to do to a fresh one, a closed one to a closed one."""
+    """Reduce an event loop that does not run and has nothing to do to a fresh one; a closed one is closed."""
     if loop.is_closed():
         return make_loop, (type(loop), True)
     if loop.is_running():
@@ -104,7 +111,9 @@ def reduce_loop(loop: Any, packing: Packing) -> Reduced:
 )
 def reduce_task(task: Any, packing: Packing) -> Reduced:
     """Refuse what belongs to a loop."""
-    raise NotCarriedError("it belongs to an event loop of this process", "Make it in the child, or pass its result")
+    raise NotCarriedError(
+        "it belongs to an event loop of this process", "Make it in the child, or pass its result"
+    )
 
 
 # -- generators ----------------------------------------------------------------------------------------------
@@ -157,14 +166,16 @@ def _is_suspended(obj: Any, prefix: str, frame: Any) -> bool:
     """Tell whether a frame that does not run has begun."""
     try:
         return bool(getattr(obj, prefix + "_suspended"))
-    except AttributeError:  # 3.11, of asynchronous generators: it stands at the instruction that made it, or behind
+    except (
+        AttributeError
+    ):  # 3.11, of asynchronous generators: it stands at the instruction that made it, or behind
         import dis
 
         return bool(frame.f_code.co_code[frame.f_lasti] != dis.opmap["RETURN_GENERATOR"])
 
 
 def _function_of(obj: Any, code: Any) -> Any:
-    """Return the function that was called: the frame holds it, and shows it to the garbage collector alone."""
+    """Return the function that was called, which the frame shows to the garbage collector alone."""
     import gc
 
     found = (found for found in gc.get_referents(obj) if isinstance(found, FunctionType))
@@ -251,12 +262,14 @@ def make_loop(kind: Any, closed: bool) -> Any:
     return loop
 
 
-# Coroutines that came in messages: what the receiver drops without awaiting it is not its fault, and is no reason
-# for the warning that the interpreter would print. They are closed when it exits.
+# Coroutines that came in messages: that the receiver drops one without awaiting it is no reason for the
+# warning that the interpreter would print. They are closed when it exits.
 _coroutines: list[Any] = []
 
 
-def make_unstarted(prefix: str, names: tuple[str, str], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def make_unstarted(
+    prefix: str, names: tuple[str, str], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Call a function again: what it returns has not begun, so nothing of it has run."""
     made = function(*args, **kwargs)
     made.__name__, made.__qualname__ = names

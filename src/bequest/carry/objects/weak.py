@@ -2,14 +2,15 @@
 
     ref -> (watch, referent, tally) -> a ref to the very object that the message brings
 
-A message must bring the referent, but must not keep it alive where a forked child would not. A fork keeps it as
-long as anything in the copied process does, and that includes what the message does not reach (a local variable
-of the sender, a registry). So the sender counts the references to the referent, the receiver counts those that have
-arrived, and where fewer did, the receiver keeps the referent alive itself: its other holders are in the sender.
-Counting is exact but where the referent is on its way through the pickler at that moment; then the count is too
-high, and the referent lives longer than under fork, never shorter.
+A message must bring the referent, but must not keep it alive where a forked child would not. A fork keeps it
+as long as anything in the copied process does, and that includes what the message does not reach (a local
+variable of the sender, a registry). So the sender counts the references to the referent, the receiver counts
+those that have arrived, and where fewer did, the receiver keeps the referent alive itself: its other holders
+are in the sender. Counting is exact but where the referent is on its way through the pickler at that moment;
+then the count is too high, and the referent lives longer than under fork, never shorter.
 
-In messages to a running process nothing is kept: a referent lives there as long as the message's objects hold it.
+In messages to a running process nothing is kept: a referent lives there as long as the message's objects hold
+it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _ONE_HOLDER = _references([object()])
 class Watch:
     """Looks after referents from their arrival to the end of the message.
 
-    The unpickler's memo alone holds it, so it goes when the message is complete. The memo is let go from its end,
-    hence the references that it still has then are to what came before the watch.
+    The unpickler's memo alone holds it, so it goes when the message is complete. The memo is let go from its
+    end, hence the references that it still has then are to what came before the watch.
     """
 
     __slots__ = ("_watched",)
@@ -95,7 +96,8 @@ def _reduce_opening(opening: _Opening, packing: Packing) -> Reduced:
 def _reduce_tally(tally: _Tally, packing: Packing) -> Reduced:
     opening, number = tally.opening, tally.number
     count = _references(opening.holders[number])
-    # Apart from the holders, there is one reference more from the tuple next to this tally, and one from the memo.
+    # Apart from the holders, there is one reference more from the tuple next to this tally, and one from the
+    # memo.
     is_new = not opening.counts or count > opening.counts[number]
     return expected, (count - _ONE_HOLDER - 2, is_new)
 
@@ -129,7 +131,9 @@ class _Gone:
 
 def _extras(obj: Any, *names: str) -> Any:
     """Return the attributes that a subclass has added, for `instances.fill`; None if there are none."""
-    attributes = {name: value for name, value in (instances.instance_dict(obj) or {}).items() if name not in names}
+    attributes = {
+        name: value for name, value in (instances.instance_dict(obj) or {}).items() if name not in names
+    }
     slots = {name: value for name, value in instances.read_slots(obj).items() if name not in names}
     return (attributes or None, slots or None, None) if attributes or slots else None
 
@@ -186,7 +190,8 @@ def make_method(*args: Any) -> Any:
 
 def dead_method(kind: type[weakref.WeakMethod[Any]]) -> Any:
     """Return a weak method whose object is gone."""
-    return weakref.WeakMethod.__new__(kind, MethodType(len, _Gone()))  # type: ignore[arg-type]  # never called
+    method: Any = MethodType(len, _Gone())  # never called
+    return weakref.WeakMethod.__new__(kind, method)
 
 
 def reduce_proxy(proxy: Any, packing: Packing) -> Reduced:
@@ -259,7 +264,8 @@ _TABLE_PARTS = ("data", "_remove", "_pending_removals", "_iterating", "_dirty_le
 def make_container(kind: Any, base: int) -> Any:
     """Return an empty weak container, without running code of a subclass."""
     made = object.__new__(kind)
-    (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)[base].__init__(made)  # type: ignore[misc]
+    bases: Any = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
+    bases[base].__init__(made)
     return made
 
 
@@ -299,10 +305,11 @@ def fill_keys(table: Any, state: tuple[Any, ...]) -> None:
 def reduce_finalizer(finalizer: Any, packing: Packing) -> Reduced:
     """Reduce a `weakref.finalize`.
 
-    The sender still owns what it cleans up. So the receiver's is alive, can be called and detached, but neither the
-    end of its object nor the end of the process sets it off: cleaning up happens once.
+    The sender still owns what it cleans up. So the receiver's is alive, can be called and detached, but
+    neither the end of its object nor the end of the process sets it off: cleaning up happens once.
     """
-    info = weakref.finalize._registry.get(finalizer)  # type: ignore[attr-defined]  # nothing public shows its parts
+    finalize: Any = weakref.finalize
+    info = finalize._registry.get(finalizer)  # nothing public shows its parts
     referent = None if info is None else info.weakref()
     if referent is None:
         return make_finalizer, (type(finalizer),)
@@ -320,8 +327,8 @@ def arm_finalizer(finalizer: Any, state: tuple[Any, ...]) -> None:
     """Bring a finalizer of `make_finalizer` to life."""
     watch, _, referent, tally, function, args, kwargs, index = state
     _attend(watch, referent, tally)
-    registry: Any = weakref.finalize._registry  # type: ignore[attr-defined]  # as in `reduce_finalizer`
-    info: Any = weakref.finalize._Info()  # type: ignore[attr-defined]
+    finalize: Any = weakref.finalize
+    registry, info = finalize._registry, finalize._Info()
     info.weakref = ref(referent, lambda _: registry.pop(finalizer, None))
     info.func, info.args, info.kwargs, info.atexit, info.index = function, args, kwargs, False, index
     registry[finalizer] = info

@@ -1,0 +1,120 @@
+"""How an instance is reduced: by what its class says, and by whose class it is.
+
+shape_of(class) -> PLAIN, COPIED, ...       library_global(obj), registered_reducers(), describe_kind(obj)
+"""
+
+from __future__ import annotations
+
+import copyreg
+import sys
+from types import ModuleType
+from typing import Any
+
+from bequest.carry import instances, modules, namespaces
+
+# How instances of a class are reduced.
+PLAIN, COPIED, COPIED_UNLESS_GLOBAL, OWN_WAY_BUT_USERS, OWN_WAY = range(5)
+_shapes: dict[type, int] = {}
+
+
+def shape_of(kind: type) -> int:
+    """Return how instances of `kind` are reduced."""
+    try:
+        return _shapes[kind]
+    except KeyError:
+        shape = _shapes[kind] = _find_shape(kind)
+        return shape
+
+
+def _find_shape(kind: type) -> int:
+    """Say how to reduce instances of a class.
+
+    Pickle's default rebuilds what it took, unless the class takes part in making, reading or setting its
+    instances: then the copy that runs nothing of the class is the one that is right.
+    """
+    if issubclass(kind, ModuleType):
+        return OWN_WAY
+    has_own_way = (
+        kind.__reduce_ex__ is not object.__reduce_ex__
+        or kind.__reduce__ is not object.__reduce__
+        or kind.__getstate__ is not object.__getstate__
+        or hasattr(kind, "__setstate__")
+        or hasattr(kind, "__getnewargs__")
+        or hasattr(kind, "__getnewargs_ex__")
+    )
+    is_users = modules.is_users_class(kind)
+    if not instances.can_copy(kind):
+        return OWN_WAY
+    if has_own_way and _only_builtin_way(kind):
+        has_own_way = False
+    if has_own_way:
+        return OWN_WAY_BUT_USERS if is_users else OWN_WAY
+    answers_for_others = hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__
+    if not is_users and kind.__module__ != "__main__":
+        return COPIED_UNLESS_GLOBAL if answers_for_others else OWN_WAY
+    takes_part = (
+        answers_for_others
+        or kind.__new__ is not object.__new__
+        or kind.__setattr__ is not object.__setattr__
+        or instances.solid_base(kind) is not object
+    )
+    return COPIED if takes_part else PLAIN
+
+
+def _only_builtin_way(kind: type) -> bool:
+    """Tell whether the only pickling methods of a class are its builtin base's (`int.__getnewargs__`)."""
+    base = instances.solid_base(kind)
+    return base is not object and all(
+        getattr(kind, name, None) is getattr(base, name, None)
+        for name in (
+            "__reduce_ex__",
+            "__reduce__",
+            "__getstate__",
+            "__setstate__",
+            "__getnewargs__",
+            "__getnewargs_ex__",
+        )
+    )
+
+
+_merged: dict[str, Any] = {"sizes": (-1, -1), "table": {}}
+
+
+def registered_reducers() -> dict[type, Any]:
+    """Return the reducers that the user registered, with `copyreg` or with `ForkingPickler.register`."""
+    reduction = sys.modules.get("multiprocessing.reduction")
+    extra: dict[type, Any] = {} if reduction is None else reduction.ForkingPickler._extra_reducers
+    sizes = (len(extra), len(copyreg.dispatch_table))
+    if _merged["sizes"] != sizes:
+        _merged.update(sizes=sizes, table={**copyreg.dispatch_table, **extra})
+    table: dict[type, Any] = _merged["table"]
+    return table
+
+
+def library_global(obj: Any) -> Any:
+    """Return the reduction of an object that is a global of the library module which defines its class.
+
+    A sentinel such as `dataclasses.MISSING` is compared by identity: the receiver's own is meant.
+    """
+    kind: Any = type(obj)
+    module = sys.modules.get(kind.__module__)
+    if module is None or modules.is_main(module) or kind.__reduce_ex__ is not object.__reduce_ex__:
+        return None
+    if kind.__module__ == "builtins" or modules.is_user_module(module):
+        return None
+    for name, value in list(module.__dict__.items()):
+        if value is obj:
+            return namespaces.find_attribute, (module.__name__, name)
+    return None
+
+
+def describe_kind(obj: Any) -> str:
+    """Return the qualified type name of an object, and its own name where it has one (a generator)."""
+    kind = type(obj)
+    text = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    name = getattr(obj, "__qualname__", None) if kind.__module__ == "builtins" else None
+    return f"{text} {name}" if isinstance(name, str) else text
