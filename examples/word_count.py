@@ -5,8 +5,8 @@
 
 prints the most frequent words of the files given (of this file, if none is), one to a line, such as
 
-    multiprocessing 24
-    process         17
+    process 17
+    bequest 16
 
 With --verbose each worker says on standard error when it begins and which file it reads.
 

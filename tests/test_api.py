@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import sharedctypes as plain
 from pathlib import Path
 from queue import Full
 from types import FrameType
@@ -20,7 +19,7 @@ import pytest
 
 import bequest
 import bequest.dummy.connection  # noqa: F401 - what it does to multiprocessing.dummy is tested
-from bequest import connection, managers, queues, reduction, sharedctypes
+from bequest import connection, managers, queues, reduction
 
 LIMIT_S = 30.0  # reached only by a failing test
 OWN = {"BequestError", "CarryError", "LeftBehindError", "dumps", "loads", "install", "uninstall"}
@@ -370,8 +369,10 @@ def test_pickler_writes_to_a_file(tmp_path: Path) -> None:
 
 def test_value_without_a_context_has_a_lock_of_bequests() -> None:
     """The lock of a Value made without a context can be given to a child of bequest's default method."""
-    value: Any = sharedctypes.Value("i", 4)
+    told = _run_python(
+        "import bequest.sharedctypes, multiprocessing.sharedctypes as plain\n"
+        "value = bequest.sharedctypes.Value('i', 4)\n"
+        "print(isinstance(value, plain.Synchronized), value.get_lock()._is_fork_ctx)\n"
+    )
 
-    assert isinstance(value, plain.Synchronized)
-    assert bequest.get_start_method() != "fork"
-    assert not value.get_lock()._is_fork_ctx
+    assert told.split() == ["True", "False"]

@@ -144,6 +144,7 @@ def _run(options: _RunOptions) -> int | None:
     from bequest.install import install  # not at the top: usage and help need no multiprocessing
 
     install(start_method=options.start, strict=options.strict)
+    _reach_programs_started(options)
     runner: Callable[[_RunOptions], int | None] = {
         "script": _run_script,
         "module": _run_module,
@@ -151,6 +152,15 @@ def _run(options: _RunOptions) -> int | None:
         "stdin": _run_stdin,
     }[options.kind]
     return runner(options)
+
+
+def _reach_programs_started(options: _RunOptions) -> None:
+    """Let the Python programs that this one starts have bequest too; see `startup/sitecustomize.py`."""
+    home = os.path.dirname(os.path.abspath(__file__))
+    before = os.environ.get("PYTHONPATH")
+    folders = [os.path.join(home, "startup"), *([before] if before else [])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+    os.environ["BEQUEST_RUN"] = f"{options.start or ''}:{'strict' if options.strict else ''}"
 
 
 def _forget_start_folder() -> None:

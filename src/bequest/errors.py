@@ -3,6 +3,7 @@
     BequestError
       CarryError       (also pickle.PicklingError)   in the sender: an object cannot be carried
       LeftBehindError                                in the child: a stand-in for such an object was used
+      TemplateEndedError (also EOFError)             at a start: the template process ended before it forked
 
 All constructor arguments are kept in `args`, because exceptions cross processes as `type(e)(*e.args)`.
 This module imports nothing of bequest.
@@ -55,3 +56,10 @@ class LeftBehindError(BequestError):
             f"{self.use} of {self.path} ({self.kind}), which was left behind in the parent process: "
             f"{self.reason}. {self.remedy}."
         )
+
+
+class TemplateEndedError(BequestError, EOFError):
+    """The template process ended by itself while it was being prepared; what it said is on stderr.
+
+    No child was started. (An `EOFError` as well, since that is what the standard fork server raises.)
+    """

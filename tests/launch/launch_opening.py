@@ -8,12 +8,15 @@ _wish = os.environ.get("LAUNCH_OPENING", "") if hasattr(process.current_process(
 
 if _wish == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
-elif _wish == "raise":
+elif _wish in ("raise", "again"):
     raise ValueError("on purpose")
 elif _wish:
     with open(_wish, "rb") as _fifo:
         _fifo.read()
-    raise ValueError("nobody shall see this")
+    os.environ["LAUNCH_OPENING"] = (
+        "again"  # should it be imported a second time, there is nothing to wait for
+    )
+    raise ValueError("on purpose")
 
 
 def work() -> None:

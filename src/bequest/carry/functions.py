@@ -102,9 +102,10 @@ def make_function(
     if known is not None:
         if identity.is_at_home(known):
             return known
-        if cells is None and namespace.get(name) is known:
-            known.__code__ = code
-            return known
+        bound: Any = namespace.get(name)
+        if cells is None and bound is known:
+            bound.__code__ = code
+            return bound
     function = FunctionType(code, namespace, name, None, cells)
     identity.remember(function, token)
     return function

@@ -13,7 +13,7 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Iterator
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 from bequest.carry import instances, modules
@@ -28,8 +28,8 @@ class Path:
     """A way from the root of a message to one object.
 
     Attributes:
-        steps: Pairs of kind and text; the kinds are root, item, attribute, function, closure, default,
-        global, part.
+        steps: Pairs of kind and text; the kinds are root, function, self, closure, global, name (a global
+            that only code which may ask for any name can touch), default, item, attribute, part.
     """
 
     __slots__ = ("steps",)
@@ -52,18 +52,18 @@ class Path:
     def is_bound_to_be_used(self) -> bool:
         """Whether a child that runs the target is bound to touch the object.
 
-        So it is with the target itself, an argument itself, and what the target's own code closes over or
-        reads.
+        So it is with the target itself, the object whose method it is, an argument itself, and what the
+        target's own code closes over or reads.
         """
         kinds = [kind for kind, _ in self.steps]
-        if kinds in (["root"], ["root", "item"], ["root", "function"]):
-            return True
-        return kinds in (["root", "function", "closure"], ["root", "function", "global"])
+        if kinds and kinds[0] == "root":
+            kinds = [kind for kind in kinds[1:] if kind != "function"]
+        return kinds in ([], ["item"], ["self"], ["closure"], ["global"])
 
     @property
     def goes_through_global(self) -> bool:
         """Whether the object is only there because carried code reads a global that leads to it."""
-        return any(kind == "global" for kind, _ in self.steps)
+        return any(kind in ("global", "name") for kind, _ in self.steps)
 
 
 def find_paths(root: Any, wanted: list[Any]) -> dict[int, Path]:
@@ -170,30 +170,33 @@ def _set_children(obj: Any) -> Iterator[tuple[Any, ...]]:
 def _function_children(function: FunctionType) -> Iterator[tuple[Any, ...]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         for content in _cell_children(cell):
-            yield content[0], ("closure", f"closure {name}"), *_named(content[0])
+            yield content[0], ("closure", f"closure {name}")
     by_name = modules.goes_by_name(function)
     if not by_name:
         found = reads(function.__code__)
         namespace = function.__globals__
-        for name in list(namespace) if found.whole else found.names:
+        for name in found.names:
             if name in namespace:
-                yield namespace[name], ("global", f"global {name}"), *_named(namespace[name])
+                yield namespace[name], ("global", f"global {name}")
+        for name in list(namespace) if found.whole else ():
+            yield namespace[name], ("name", f"name {name}")
     for value in function.__defaults__ or ():
         yield value, ("default", "default")
     for name, value in {**(function.__kwdefaults__ or {}), **function.__dict__}.items():
         yield value, ("attribute", f".{name}")
 
 
-def _named(value: Any) -> tuple[tuple[str, str], ...]:
-    return ()
-
-
 def _method_children(method: MethodType) -> Iterator[tuple[Any, ...]]:
-    yield method.__self__, ("part", "self")
+    yield method.__self__, ("self", "self")
     for child, *more in (
         _function_children(method.__func__) if isinstance(method.__func__, FunctionType) else ()
     ):
         yield child, *more
+
+
+def _builtin_method_children(method: Any) -> Iterator[tuple[Any, ...]]:
+    if not isinstance(method.__self__, ModuleType):
+        yield method.__self__, ("self", "self")
 
 
 def _cell_children(cell: CellType) -> Iterator[tuple[Any, ...]]:
@@ -272,6 +275,8 @@ _WALKS: dict[type, Any] = {
     frozenset: _set_children,
     FunctionType: _function_children,
     MethodType: _method_children,
+    BuiltinMethodType: _builtin_method_children,
+    MethodWrapperType: _builtin_method_children,
     CellType: _cell_children,
     functools.partial: _partial_children,
     staticmethod: _wrapper_children,

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from bequest.carry import classes, functions, instances, modules, namespaces, registry, shapes
+from bequest.carry import arrival, classes, functions, instances, modules, namespaces, registry, shapes
 from bequest.carry.leftbehind import Explanation, LeftBehind, explanation_of
 from bequest.carry.path import Path, find_paths
-from bequest.carry.reach import ModuleState, Reach
+from bequest.carry.reach import Reach
 from bequest.carry.registry import NotCarriedError
 from bequest.errors import CarryError
 
@@ -69,10 +69,6 @@ class Packed:
 
 class _Tail:
     """Stands behind the object in every message: reduced last, when all that it tells of is known."""
-
-
-def _first(obj: Any, tail: Any) -> Any:
-    return obj
 
 
 class PackingPickler:
@@ -180,6 +176,8 @@ class PackingPickler:
         if isinstance(obj, type):
             return self._guarded(classes.reduce_class, obj)
         self.reach.kinds[kind] = None
+        if kind in self.dispatch_table and shapes.is_users_reducer(self.dispatch_table[kind]):
+            return NotImplemented
         found = registry.find(kind)
         if found is not None:
             return self._guarded(found, obj)
@@ -310,7 +308,7 @@ class PackingPickler:
                 if remade is not None:
                     statement, needs = remade
                     main = sys.modules["__main__"]
-                    return make_again, (name, statement, self.bindings(main, needs))
+                    return arrival.make_again, (name, statement, self.bindings(main, needs))
         return None
 
     def tail(self) -> Iterator[Any]:
@@ -350,26 +348,12 @@ class _Explained:
         self.explanation = explanation
 
 
-def explain(explanation: Explanation, path: str) -> None:
-    """Complete a stand-in's explanation in the receiver."""
-    explanation.path = path
-
-
-def make_again(name: str, statement: str, needs: Any) -> Any:
-    """Run the top-level statement of the main module that makes global `name`, and return what it made."""
-    namespace = namespaces.main_namespace()
-    if needs is not None:
-        namespaces.bind(namespace, needs)
-    exec(compile(statement, namespace.get("__file__") or "<main>", "exec"), namespace)
-    return namespace[name]
-
-
 def _reduce_message(message: _Message, packing: PackingPickler) -> Any:
-    return _first, (message.obj, _Tail())
+    return arrival.first, (message.obj, _Tail())
 
 
 def _reduce_tail(tail: _Tail, packing: PackingPickler) -> Any:
-    return ModuleState, (), None, packing.tail()
+    return arrival.ModuleState, (), None, packing.tail()
 
 
 def _reduce_namespace(reference: _NamespaceOf, packing: PackingPickler) -> Any:
@@ -380,7 +364,7 @@ def _reduce_namespace(reference: _NamespaceOf, packing: PackingPickler) -> Any:
 
 
 def _reduce_explained(explained: _Explained, packing: PackingPickler) -> Any:
-    return explain, (explained.explanation, explained.explanation.path)
+    return arrival.explain, (explained.explanation, explained.explanation.path)
 
 
 def _reduce_stand_in(stand_in: LeftBehind, packing: PackingPickler) -> Any:
@@ -457,12 +441,13 @@ def pack(
         from bequest.carry import deep
 
         pickler = deep.pack_deep(obj, file, options)
-    left = list(pickler.left.values())
+    left, paths, kept = list(pickler.left.values()), pickler.paths, pickler.kept
+    vars(pickler).clear()  # its parts refer to it: the message's objects must not wait for the collector
     for entry in left:
-        if strict or _is_refused(pickler.paths[id(entry.obj)], starting or entry.often_held):
+        if strict or _is_refused(paths[id(entry.obj)], starting or entry.often_held):
             about = entry.explanation
             raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
-    return Packed(file.getvalue(), pickler.kept, left)
+    return Packed(file.getvalue(), kept, left)
 
 
 def _is_refused(path: Path, lenient: bool) -> bool:

@@ -1,7 +1,7 @@
 """Which state of imported modules the carried code can see, and how it is laid over the receiver's.
 
     sender:   Reach: every code, class and module met while packing  -> items(), packed last
-    receiver: ModuleState.extend(items): in-place updates of what the import made, or new bindings
+    receiver: arrival.ModuleState.extend(items): in-place updates of what the import made, or new bindings
 
 Functions and classes of importable modules go by name; what they read does not go with them. So the globals
 of user modules that the code reads, the attributes of their classes, the contents of their closures, and
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import sys
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
-from bequest.carry import modules, namespaces
+from bequest.carry import arrival, modules, namespaces
 from bequest.carry.reads import reads
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ class Reach:
         self._functions[id(function)] = function
         self.code(function.__code__, function.__globals__)
         for cell in function.__closure__ or ():
-            for content in _contents(cell):
+            for content in arrival.cell_contents(cell):
                 self._callable(content)
 
     def _class(self, kind: type) -> None:
@@ -235,7 +235,7 @@ class Reach:
             state = {
                 index: content
                 for index, cell in enumerate(function.__closure__ or ())
-                for content in _contents(cell)
+                for content in arrival.cell_contents(cell)
                 if not isinstance(content, (*_FOUND_BY_IMPORT, *_ATOMS))
             }
             own = {name: value for name, value in function.__dict__.items() if name != "__wrapped__"}
@@ -248,13 +248,6 @@ class Reach:
                     self._packing.carriable(state),
                     self._packing.carriable(own),
                 )
-
-
-def _contents(cell: CellType) -> tuple[Any, ...]:
-    try:
-        return (cell.cell_contents,)
-    except ValueError:  # an empty cell
-        return ()
 
 
 def _is_made_by_class_statement(kind: type, value: Any) -> bool:
@@ -293,108 +286,3 @@ def _holds_user_code(value: Any) -> bool:
 def _is_imported(value: Any, name: str) -> bool:
     """Tell whether a user module's global is likely to be there by `from other import name`."""
     return bool(value.__qualname__ == name)
-
-
-class ModuleState:
-    """Where the items of `Reach.items` arrive in the receiver; each is laid over as it comes."""
-
-    def append(self, item: Any) -> None:
-        """Lay one item over."""
-        self.extend((item,))
-
-    def extend(self, items: Any) -> None:
-        """Lay items over, in order."""
-        for item in items:
-            if item is not None:
-                _LAY[item[0]](*item[1:])
-
-
-def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple[int, ...]]) -> None:
-    namespace = namespaces.import_module(module_name).__dict__
-    sender, key, values, numbers = packed
-    for name, number in zip(list(values), numbers, strict=True):
-        new = values.pop(name)
-        if namespaces.wins(namespace, (key, name), sender, number):
-            namespaces.bind_one(namespace, (key, name), sender, number, _merged(namespace.get(name), new))
-
-
-_laid: set[tuple[str, str]] = set()
-
-
-def _may_lay(sender: int, key: str, name: str) -> bool:
-    """Tell whether state is laid over: the first time that the starter of this process sends it."""
-    if not namespaces.is_from_starter(sender) or (key, name) in _laid:
-        return namespaces.is_starting()
-    _laid.add((key, name))
-    return True
-
-
-def _lay_class(sender: int, kind: type, attributes: dict[str, Any]) -> None:
-    key = f"{kind.__module__}:{kind.__qualname__}"
-    for name in list(attributes):
-        new = attributes.pop(name)
-        if _may_lay(sender, key, name):
-            value = _merged(kind.__dict__.get(name), new)
-            if kind.__dict__.get(name) is not value:
-                type.__setattr__(kind, name, value)
-
-
-def _lay_function(sender: int, function: Any, cells: dict[int, Any], attributes: dict[str, Any]) -> None:
-    key = f"{function.__module__}:{function.__qualname__}"
-    if not isinstance(function, FunctionType) or not _may_lay(sender, key, "closure"):
-        return
-    for index in list(cells):
-        cell = (function.__closure__ or ())[index]
-        old = next(iter(_contents(cell)), None)
-        cell.cell_contents = _merged(old, cells.pop(index))
-    function.__dict__.update(attributes)
-
-
-def _import_submodule(name: str) -> None:
-    namespaces.import_module(name)
-
-
-def _merged(old: Any, new: Any) -> Any:
-    """Return `old` brought up to date where both are containers of one kind and the message has no other use
-    of `new`.
-
-    What the import made may be known elsewhere in its module (a default argument, an alias), so it stays the
-    object that it is. `_SOLE` is the reference count of an object that only the message holds.
-    """
-    if old is new or type(old) is not type(new) or sys.getrefcount(new) > _SOLE:
-        return new
-    if isinstance(new, dict):
-        old.clear()
-        old.update(new)
-    elif isinstance(new, list):
-        old[:] = new
-    elif isinstance(new, set):
-        old.clear()
-        old |= new
-    else:
-        return new
-    return old
-
-
-_LAY: dict[str, Any] = {
-    "import": _import_submodule,
-    "global": _lay_globals,
-    "class": _lay_class,
-    "function": _lay_function,
-}
-
-
-def _references(old: Any, new: Any) -> int:
-    return sys.getrefcount(new)
-
-
-def _references_of_sole() -> int:
-    """Count what `_merged` counts for an object that only the unpickler's memo holds besides the call."""
-    values: dict[str, Any] = {"x": []}
-    memo = [values["x"]]
-    count = _references(memo[:0], values.pop("x"))
-    return count
-
-
-# Found out, not written down: versions differ in what a call's arguments count for (3.14 borrows them).
-_SOLE = _references_of_sole()

@@ -91,6 +91,12 @@ def registered_reducers() -> dict[type, Any]:
     return table
 
 
+def is_users_reducer(reducer: Any) -> bool:
+    """Tell whether a registered reducer is the program's own, which then has precedence over bequest's."""
+    module = sys.modules.get(getattr(reducer, "__module__", None) or "")
+    return module is not None and (modules.is_main(module) or modules.is_user_module(module))
+
+
 def library_global(obj: Any) -> Any:
     """Return the reduction of an object that is a global of the library module which defines its class.
 

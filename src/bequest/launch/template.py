@@ -20,7 +20,7 @@ from array import array
 from multiprocessing import util as _util
 from typing import TYPE_CHECKING
 
-from bequest.errors import BequestError
+from bequest.errors import BequestError, TemplateEndedError
 from bequest.launch import handoff, pidfd, serve
 from bequest.launch.child import ReceivedFd
 from bequest.launch.follow import StartedPopen
@@ -40,13 +40,6 @@ _ATTEMPTS = 10
 _STOP_GRACE_S = 5.0
 _EXIT_PRIORITY = -1000  # after children have been joined: it is the template that tells their exit codes
 _MODULES = "modules"
-
-
-class TemplateEndedError(BequestError, EOFError):
-    """The template process ended by itself while it was being prepared; what it said is on stderr.
-
-    No child was started. (An `EOFError` as well, since that is what the standard fork server raises.)
-    """
 
 
 class Popen(StartedPopen):

@@ -45,7 +45,9 @@ class _LaunchingUtil:
 def _launching(function: Any) -> Any:
     """Return `function` with `util` being the one above: the standard code, of whatever version, as it is."""
     namespace = {**vars(resource_tracker), "util": _LaunchingUtil()}
-    made = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__)
+    made = FunctionType(
+        function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__
+    )
     made.__kwdefaults__ = function.__kwdefaults__
     return made
 

@@ -26,7 +26,7 @@ def reduce_array(array: Any, packing: Packing) -> Reduced:
     import numpy
 
     owner = array.base
-    if owner is None and array.nbytes <= _SMALL_BYTES:
+    if owner is None and array.nbytes <= _SMALL_BYTES and array.flags.writeable:
         # Protocol 5 would make it a view of what was read, and views of it would have that for their base.
         return tuple(array.__reduce__())
     if type(owner) is not numpy.ndarray or owner.base is not None or array.dtype.hasobject:

@@ -14,7 +14,7 @@ import ctypes
 import gc
 
 from bequest.carry import identity, namespaces
-from bequest.carry.registry import NotCarriedError, carries
+from bequest.carry.registry import NotCarriedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -302,10 +302,9 @@ def set_library(library: Any, attributes: dict[str, Any]) -> None:
     library.__dict__.update(attributes)
 
 
-# -- classes: asked for by metaclass
+# -- classes
 
 
-@carries("_ctypes.PyCPointerType", "_ctypes.PyCArrayType", "_ctypes.PyCFuncPtrType")
 def reduce_derived_class(kind: Any, packing: Packing) -> Reduced:
     """Reduce a class that ctypes keeps one of for each way to make it."""
     if issubclass(kind, ctypes._Pointer) and isinstance(getattr(kind, "_type_", None), type):
@@ -324,7 +323,6 @@ def array_class(item: Any, length: int) -> Any:
     return item * length
 
 
-@carries("_ctypes.PyCStructType", "_ctypes.UnionType")
 def reduce_structure_class(kind: Any, packing: Any) -> Reduced:
     """Reduce a structure or union that no import finds; its fields may point to itself, so they are state."""
     attributes = {

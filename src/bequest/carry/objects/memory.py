@@ -239,6 +239,25 @@ def reduce_ctypes_pointer(pointer: Any, packing: Packing) -> Reduced:
     return foreign.reduce_pointer(pointer, packing)
 
 
+# ctypes classes are asked for by their metaclass.
+
+
+@carries("_ctypes.PyCPointerType", "_ctypes.PyCArrayType", "_ctypes.PyCFuncPtrType", subclasses=True)
+def reduce_derived_class(kind: Any, packing: Packing) -> Reduced:
+    """See `foreign`."""
+    from bequest.carry.objects import foreign
+
+    return foreign.reduce_derived_class(kind, packing)
+
+
+@carries("_ctypes.PyCStructType", "_ctypes.UnionType", subclasses=True)
+def reduce_structure_class(kind: Any, packing: Packing) -> Reduced:
+    """See `foreign`."""
+    from bequest.carry.objects import foreign
+
+    return foreign.reduce_structure_class(kind, packing)
+
+
 # -- what stays
 
 

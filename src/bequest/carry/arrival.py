@@ -1,0 +1,151 @@
+"""What arrives with a message beside its object, and how it is laid over what the receiver has.
+
+    first(object, ModuleState)      ModuleState.extend(items)      explain(stand-in)      make_again(global)
+
+The other end of `reach` and `pickler`, in a module of its own so that a child need not import those.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import CellType, FunctionType
+
+from bequest.carry import namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bequest.carry.leftbehind import Explanation
+
+
+def first(obj: Any, tail: Any) -> Any:
+    """Return the object that a message was made of; the state behind it is in place by then."""
+    return obj
+
+
+def explain(explanation: Explanation, path: str) -> None:
+    """Complete a stand-in's explanation in the receiver."""
+    explanation.path = path
+
+
+def make_again(name: str, statement: str, needs: Any) -> Any:
+    """Run the top-level statement of the main module that makes global `name`, and return what it made."""
+    namespace = namespaces.main_namespace()
+    if needs is not None:
+        namespaces.bind(namespace, needs)
+    exec(compile(statement, namespace.get("__file__") or "<main>", "exec"), namespace)
+    return namespace[name]
+
+
+def cell_contents(cell: CellType) -> tuple[Any, ...]:
+    """Return the content of a cell, as a tuple of one; of an empty cell, none."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:  # an empty cell
+        return ()
+
+
+class ModuleState:
+    """Where the items of `Reach.items` arrive in the receiver; each is laid over as it comes."""
+
+    def append(self, item: Any) -> None:
+        """Lay one item over."""
+        self.extend((item,))
+
+    def extend(self, items: Any) -> None:
+        """Lay items over, in order."""
+        for item in items:
+            if item is not None:
+                _LAY[item[0]](*item[1:])
+
+
+def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple[int, ...]]) -> None:
+    namespace = namespaces.import_module(module_name).__dict__
+    sender, key, values, numbers = packed
+    for name, number in zip(list(values), numbers, strict=True):
+        new = values.pop(name)
+        if namespaces.wins(namespace, (key, name), sender, number):
+            namespaces.bind_one(namespace, (key, name), sender, number, _merged(namespace.get(name), new))
+
+
+_laid: set[tuple[str, str]] = set()
+
+
+def _may_lay(sender: int, key: str, name: str) -> bool:
+    """Tell whether state is laid over: the first time that the starter of this process sends it."""
+    if not namespaces.is_from_starter(sender) or (key, name) in _laid:
+        return namespaces.is_starting()
+    _laid.add((key, name))
+    return True
+
+
+def _lay_class(sender: int, kind: type, attributes: dict[str, Any]) -> None:
+    key = f"{kind.__module__}:{kind.__qualname__}"
+    for name in list(attributes):
+        new = attributes.pop(name)
+        if _may_lay(sender, key, name):
+            value = _merged(kind.__dict__.get(name), new)
+            if kind.__dict__.get(name) is not value:
+                type.__setattr__(kind, name, value)
+
+
+def _lay_function(sender: int, function: Any, cells: dict[int, Any], attributes: dict[str, Any]) -> None:
+    key = f"{function.__module__}:{function.__qualname__}"
+    if not isinstance(function, FunctionType) or not _may_lay(sender, key, "closure"):
+        return
+    for index in list(cells):
+        cell = (function.__closure__ or ())[index]
+        old = next(iter(cell_contents(cell)), None)
+        cell.cell_contents = _merged(old, cells.pop(index))
+    function.__dict__.update(attributes)
+
+
+def _import_submodule(name: str) -> None:
+    namespaces.import_module(name)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Return `old` brought up to date where both are containers of one kind and the message has no other use
+    of `new`.
+
+    What the import made may be known elsewhere in its module (a default argument, an alias), so it stays the
+    object that it is. `_SOLE` is the reference count of an object that only the message holds.
+    """
+    if old is new or type(old) is not type(new) or sys.getrefcount(new) > _SOLE:
+        return new
+    if isinstance(new, dict):
+        old.clear()
+        old.update(new)
+    elif isinstance(new, list):
+        old[:] = new
+    elif isinstance(new, set):
+        old.clear()
+        old |= new
+    else:
+        return new
+    return old
+
+
+_LAY: dict[str, Any] = {
+    "import": _import_submodule,
+    "global": _lay_globals,
+    "class": _lay_class,
+    "function": _lay_function,
+}
+
+
+def _references(old: Any, new: Any) -> int:
+    return sys.getrefcount(new)
+
+
+def _references_of_sole() -> int:
+    """Count what `_merged` counts for an object that only the unpickler's memo holds besides the call."""
+    values: dict[str, Any] = {"x": []}
+    memo = [values["x"]]
+    count = _references(memo[:0], values.pop("x"))
+    return count
+
+
+# Found out, not written down: versions differ in what a call's arguments count for (3.14 borrows them).
+_SOLE = _references_of_sole()

@@ -1,0 +1,81 @@
+"""Gives bequest to the Python programs that a program under `bequest run` starts (`sys.executable script.py`).
+
+    bequest run: PYTHONPATH names this folder -> site imports this module -> multiprocessing is imported ->
+    bequest.install()
+
+Nothing is imported and nothing changes until the program imports multiprocessing. An interpreter that cannot import
+bequest, or ignores the environment (`-I`, `-E`), stays as it is. The `sitecustomize` that this one hides is run
+after it.
+"""
+
+from __future__ import annotations
+
+import _frozen_importlib
+import _frozen_importlib_external
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+_VARIABLE = "BEQUEST_RUN"
+
+
+class _WaitForMultiprocessing:
+    """A finder that installs bequest as soon as multiprocessing has been imported."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        """Find multiprocessing as the other finders do, with a loader that installs bequest behind it."""
+        if name != "multiprocessing":
+            return None
+        sys.meta_path.remove(self)
+        from importlib.util import find_spec
+
+        spec = find_spec(name)
+        if spec is not None and find_spec("bequest") is not None:
+            spec.loader = _InstallingLoader(spec)
+        return spec
+
+
+class _InstallingLoader:
+    """The loader of multiprocessing, and after it `bequest.install()`."""
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        self._spec, self._loader = spec, spec.loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run multiprocessing's own code, and install."""
+        self._spec.loader = self._loader
+        module.__loader__ = self._loader
+        assert self._loader is not None
+        self._loader.exec_module(module)
+        method, _, strict = os.environ.get(_VARIABLE, "").partition(":")
+        from bequest.install import install
+
+        install(method or None, strict=strict == "strict")
+
+
+def _is_bequests_own() -> bool:
+    """Tell whether this interpreter is a child, template or tracker: its parent tells it what to install."""
+    return any("bequest.launch" in argument for argument in sys.orig_argv)
+
+
+def _run_hidden_sitecustomize() -> None:
+    folder = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != folder]
+    spec = _frozen_importlib_external.PathFinder.find_spec("sitecustomize")
+    if spec is not None and spec.loader is not None:
+        hidden = sys.modules["sitecustomize"] = _frozen_importlib.module_from_spec(spec)
+        spec.loader.exec_module(hidden)
+
+
+if _VARIABLE in os.environ and not _is_bequests_own():
+    sys.meta_path.insert(0, _WaitForMultiprocessing())  # type: ignore[arg-type]  # a finder needs no more than this
+_run_hidden_sitecustomize()

@@ -1,0 +1,163 @@
+"""The one `__main__` of a child, and which binding wins: real programs, seen from their children.
+
+The rule: a start brings the sender's bindings; a later message of the same sender wins where the sender has bound
+the name anew since and the receiver has not; anything else leaves the receiver's namespace alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bequest.carry import namespaces
+from programs import Programs
+
+HEAD = """\
+import os
+import multiprocessing as mp
+
+mp.set_start_method(os.environ["START_METHOD"])
+"""
+
+# A child that runs whatever functions come by its pipe, and answers; `tell` asks it.
+SERVING = (
+    HEAD
+    + """
+level = "first"
+
+def serve(pipe):
+    while True:
+        function = pipe.recv()
+        if function is None:
+            break
+        pipe.send(function())
+
+ours, theirs = mp.Pipe()
+child = mp.Process(target=serve, args=(theirs,))
+child.start()
+theirs.close()
+
+def tell(function):
+    ours.send(function)
+    return ours.recv()
+
+def get():
+    return level
+
+def put(value):
+    global level
+    level = value
+
+{steps}
+ours.send(None)
+child.join()
+"""
+)
+
+STEPS: dict[str, tuple[str, list[str]]] = {
+    "bound at the start": ("print(tell(get))", ["first"]),
+    "bound anew by the sender": ("tell(get); level = 'second'; print(tell(get))", ["second"]),
+    "bound anew by the receiver": (
+        "tell(lambda: put('its own')); print(tell(get), level)",
+        ["its own first"],
+    ),
+    "bound anew by both": (
+        "tell(lambda: put('its own')); level = 'second'; print(tell(get))",
+        ["its own"],
+    ),
+    "one namespace for all messages": (
+        "tell(lambda: globals().setdefault('extra', [])); tell(lambda: extra.append(1))\n"
+        "print(tell(lambda: extra), 'extra' in globals())",
+        ["[1] False"],
+    ),
+    "defined after the start": ("def later(): return 'later ' + get()\nprint(tell(later))", ["later first"]),
+    "defined anew": (
+        "def work(): return 1\ntell(work)\ndef work(): return 2\nprint(tell(lambda: work()))",
+        ["2"],
+    ),
+    "asked for by name": ("other = 5\nprint(tell(lambda: eval('other')))", ["5"]),
+    "main's own name": ("print(tell(lambda: __name__), tell(get.__module__.upper))", ["__main__ __MAIN__"]),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_which_binding_a_child_sees(tmp_path: Path, clean_method: str, name: str) -> None:
+    """Messages to a running child lay over its `__main__` what the rule says, and nothing else."""
+    steps, said = STEPS[name]
+    text = SERVING.replace("{steps}", steps)
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == said
+
+
+WHOLE: dict[str, tuple[str, str]] = {
+    "globals()": ("lambda: print(globals()['hidden'])", "7"),
+    "eval": ("lambda: print(eval('hid' + 'den'))", "7"),
+    "exec as target": ("exec", "7"),
+    "import __main__": ("by_import", "7"),
+    "sys.modules": ("lambda: print(__import__('sys').modules['__main__'].hidden)", "7"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_code_that_asks_by_name_gets_all(tmp_path: Path, clean_method: str, name: str) -> None:
+    """Where the code asks for its namespace by name, the whole of it is there."""
+    target, said = WHOLE[name]
+    args = ', args=("print(hidden)", globals())' if target == "exec" else ""
+    text = (
+        HEAD
+        + "hidden = 7\ndef by_import():\n    import __main__\n    print(__main__.hidden)\n"
+        + f"child = mp.Process(target={target}{args})\nchild.start()\nchild.join()\n"
+    )
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == [said]
+
+
+def test_names_that_nobody_reads_stay(tmp_path: Path, clean_method: str) -> None:
+    """What the target does not read is not sent, whatever it is: a generator in use is no obstacle."""
+    text = HEAD + (
+        "used = (n for n in [1, 2])\nnext(used)\n"
+        "child = mp.Process(target=lambda: print('fine'))\nchild.start()\nchild.join()\nprint(child.exitcode)\n"
+    )
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["fine", "0"]
+
+
+def test_binding_has_a_number_that_grows() -> None:
+    """A binding's number stays while the name is bound to the same object, and grows when it is bound anew."""
+    versions = namespaces.Versions()
+    value: list[Any] = [1]
+    numbers = [versions.of("m", "name", item) for item in (value, value, [1], [1])]
+
+    assert numbers == [1, 1, 2, 3]
+
+
+def test_own_messages_bind_nothing() -> None:
+    """A process that reads its own message keeps its bindings."""
+    space = {"name": "present"}
+    packed = namespaces.pack_bindings("m", {"name": "packed"}, ["name", "absent"])
+    assert packed is not None
+    assert packed[0] == os.getpid()
+    namespaces.bind(space, packed)
+
+    assert space == {"name": "present"}
+
+
+def test_nothing_to_bind_is_none() -> None:
+    """Names that a namespace does not have are not sent."""
+    assert namespaces.pack_bindings("m", {}, ["absent"]) is None
+
+
+def test_names_of_the_import_system_are_not_the_modules_own() -> None:
+    """`__name__`, `__file__` and the like are left to the receiver's import."""
+    assert namespaces.own_names({"a": 1, "__name__": "x", "__file__": "y", "__all__": []}) == ["a", "__all__"]
+
+
+def test_found_namespaces_are_this_processs_own() -> None:
+    """What a message refers to by name is found, not made."""
+    assert namespaces.main_namespace() is vars(sys.modules["__main__"])
+    assert namespaces.module_namespace("sent") is vars(sys.modules["sent"])
+    assert namespaces.all_modules() is sys.modules
