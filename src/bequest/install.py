@@ -117,6 +117,7 @@ def installed_options() -> dict[str, Any]:
 
 def _replace_contexts(start_method: str | None, strict: bool) -> None:
     from bequest.contexts import default_context as ours
+    from bequest.launch.handoff import chosen as chosen_by_bequest
 
     replace = _installation.replace
     default: Any = context._default_context
@@ -128,8 +129,20 @@ def _replace_contexts(start_method: str | None, strict: bool) -> None:
     replace(default, "_default_context", usual)
     replace(default, "_actual_context", _installation.imposed)
     if start_method is not None:
-        replace(multiprocessing, "set_start_method", types.MethodType(_ignore_start_method, default))
-        replace(context.DefaultContext, "set_start_method", _ignore_start_method)
+        replace(chosen_by_bequest, "method", start_method)
+    set_start_method = _unless_inheriting if start_method is None else _ignore_start_method
+    replace(multiprocessing, "set_start_method", types.MethodType(set_start_method, default))
+    replace(context.DefaultContext, "set_start_method", set_start_method)
+
+
+_set_start_method = context.DefaultContext.set_start_method
+
+
+def _unless_inheriting(self: Any, method: str | None, force: bool = False) -> None:
+    """Set the start method, but not while a child is rebuilt; see `DefaultContext` in `bequest.contexts`."""
+    inheriting = getattr(process.current_process(), "_inheriting", False)
+    if force or self._actual_context is None or not inheriting:
+        _set_start_method(self, method, force)
 
 
 def _ignore_start_method(self: object, method: str | None, force: bool = False) -> None:

@@ -13,7 +13,7 @@ import sys
 import types
 from types import GetSetDescriptorType, MemberDescriptorType
 
-from bequest.carry import identity, instances, modules, namespaces
+from bequest.carry import identity, instances, modules, namespaces, registry
 from bequest.carry.registry import NotCarriedError
 
 TYPE_CHECKING = False
@@ -38,6 +38,10 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         return NotImplemented
     if not kind.__flags__ & _HEAPTYPE or kind.__flags__ & instances._IMMUTABLE:
         return _reduce_hidden_class(kind)
+    if not _is_python_metaclass(type(kind)):
+        found = registry.find(type(kind))
+        if found is not None:
+            return found(kind, packing)
     token = identity.token_of(kind)
     attributes = _own_attributes(kind)
     essentials: dict[str, Any] = {

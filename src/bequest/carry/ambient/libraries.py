@@ -101,9 +101,11 @@ def _capture_context() -> list[tuple[Any, Any]] | None:
 
 def _restore_context(state: list[tuple[Any, Any]]) -> None:
     # A value that is a stand-in is set all the same: whoever reads it learns what is missing, and why.
+    from bequest.carry.objects.contexts import assign
+
     for variable, value in state:
         if not is_stand_in(variable):
-            variable.set(value)
+            assign(variable, value)
 
 
 _PLAIN_DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0)
