@@ -121,8 +121,8 @@ class DefaultContext(_Bequest, context.DefaultContext):
             method: One of `get_all_start_methods()`; None, with `force`, for none again.
             force: Set it even if it has been set or used.
 
-        While a child is being rebuilt nothing happens: a module that sets it at its top level, which under fork
-        would not be imported again, must not fail there.
+        While a child is being rebuilt nothing happens: a module that sets it at its top level, which under
+        fork would not be imported again, must not fail there.
 
         Raises:
             RuntimeError: It has been set already, and `force` is false.

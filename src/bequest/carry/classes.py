@@ -74,7 +74,7 @@ def _reduce_hidden_class(kind: type) -> Any:
 
 def _own_attributes(kind: type) -> dict[str, Any]:
     found = {}
-    for name, value in kind.__dict__.items():
+    for name, value in list(kind.__dict__.items()):
         if name in _MADE_BY_TYPE:
             continue
         if isinstance(value, MemberDescriptorType | GetSetDescriptorType) and value.__objclass__ is kind:
@@ -98,7 +98,7 @@ def _version(kind: type, token: identity.Token) -> int:
 
 
 def _content(kind: type) -> int:
-    return hash(tuple((name, id(value)) for name, value in kind.__dict__.items()))
+    return hash(tuple((name, id(value)) for name, value in list(kind.__dict__.items())))
 
 
 def _abc_registry(kind: type) -> tuple[type, ...] | None:

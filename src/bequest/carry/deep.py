@@ -18,12 +18,42 @@ _save_builtin = _PythonPickler.save
 _BUILTIN_KINDS = frozenset(_PythonPickler.dispatch) - {type, FunctionType}
 
 
+_DEEPEST = 10_000_000
+# Python calls between one `save_reduce` and that of what the object holds, with what stands above them all.
+_FRAMES_A_LEVEL, _USUAL_ROOM = 30, 5000
+_one_at_a_time = threading.Lock()  # the limit is the interpreter's
+
+
 class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
     """The pass in Python, for graphs deeper than the C pickler's recursion.
 
     Calls from Python to Python take no C stack, except (in 3.11) those with starred arguments, so that `save`
     must not pass a reduction on as `save_reduce(*reduced)`, which is what it does in the base class.
     """
+
+    is_deep = True
+    _level = 0
+
+    def pack(self, obj: Any) -> None:
+        """Write the message, under a recursion limit that hundreds of thousands of levels fit in."""
+        with _one_at_a_time:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(max(limit, _DEEPEST))
+            try:
+                super().pack(obj)
+            finally:
+                sys.setrecursionlimit(limit)
+
+    def own_way(self, obj: Any) -> Any:
+        """Ask an object for its own reduction, with as much room for recursion as it usually has.
+
+        More would let a method that calls itself for ever, through C, run into the end of the C stack (3.11).
+        """
+        sys.setrecursionlimit(_FRAMES_A_LEVEL * self._level + _USUAL_ROOM)
+        try:
+            return super().own_way(obj)
+        finally:
+            sys.setrecursionlimit(_DEEPEST)
 
     def reducer_override(self, obj: Any) -> Any:
         """Reduce as the C pickler would: that one does not ask about exact builtin types."""
@@ -44,7 +74,9 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
             self.save_global(obj, reduced)
         else:
             function, args, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
+            self._level += 1
             self.save_reduce(function, args, state, items, pairs, setter, obj=obj)
+            self._level -= 1
 
     def _default(self, obj: Any) -> Any:
         """Return pickle's own reduction, or None for what goes by its name."""
@@ -52,19 +84,3 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
         if registered is not None:
             return registered(obj)
         return None if isinstance(obj, type | FunctionType) else obj.__reduce_ex__(PROTOCOL)
-
-
-_deep_lock = threading.Lock()
-
-
-def pack_deep(obj: Any, file: Any, options: dict[str, Any]) -> Any:
-    """Make the pass in Python under a recursion limit that only memory bounds."""
-    with _deep_lock:
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(limit, 10_000_000))
-        try:
-            pickler = DeepPickler(file, **options)
-            pickler.pack(obj)
-            return pickler
-        finally:
-            sys.setrecursionlimit(limit)

@@ -104,11 +104,12 @@ def is_starting() -> bool:
 
 def pack_bindings(key: str, namespace: dict[str, Any], names: Any) -> tuple[Any, ...] | None:
     """Return what `bind` needs to bind `names` as they are bound in `namespace` now, or None for none."""
-    present = [name for name in names if name in namespace]
-    if not present:
+    absent = object()  # asked for once: another thread may unbind a name at any time
+    found = {name: namespace.get(name, absent) for name in names}
+    values = {name: value for name, value in found.items() if value is not absent}
+    if not values:
         return None
-    values = {name: namespace[name] for name in present}
-    return os.getpid(), key, values, tuple(versions.of(key, name, values[name]) for name in present)
+    return os.getpid(), key, values, tuple(versions.of(key, name, value) for name, value in values.items())
 
 
 def bind(namespace: dict[str, Any], packed: tuple[int, str, dict[str, Any], tuple[int, ...]]) -> None:

@@ -30,6 +30,8 @@ from bequest.errors import CarryError
 Remake = Callable[[str], tuple[str, tuple[str, ...]] | None]
 """Gives the source that makes a global of the main module again and the globals it reads, or None."""
 
+_CHANCES = 10
+_CHANGED_MEANWHILE = ("changed size during iteration", "mutated during iteration", "changed during iteration")
 _ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex))
 PROTOCOL = 5
 
@@ -77,6 +79,7 @@ class PackingPickler:
     dump: Callable[[Any], None]
     memo: Any
     dispatch_table: Any
+    is_deep = False
 
     def __init__(self, file: Any, *, starting: bool, root: Any, remake: Remake | None) -> None:
         super().__init__(file, PROTOCOL)  # type: ignore[call-arg]
@@ -240,6 +243,10 @@ class PackingPickler:
             return instances.reduce_by_state(obj)
         try:
             reduced = obj.__reduce_ex__(PROTOCOL)
+        except RecursionError as error:
+            if not self.is_deep:  # perhaps for the depth at which it was asked: the pass in Python will know
+                raise
+            return self._fall_back(obj, error)
         except Exception as error:  # noqa: BLE001 - whatever a user's method raises is told
             return self._fall_back(obj, error)
         if isinstance(reduced, str):
@@ -432,22 +439,43 @@ def pack(
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
     """
     options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
-    file = io.BytesIO()
-    try:
-        pickler: Any = _CPickler(file, **options)
-        pickler.pack(obj)
-    except RecursionError:
-        file = io.BytesIO()
-        from bequest.carry import deep
-
-        pickler = deep.pack_deep(obj, file, options)
-    left, paths, kept = list(pickler.left.values()), pickler.paths, pickler.kept
-    vars(pickler).clear()  # its parts refer to it: the message's objects must not wait for the collector
-    for entry in left:
+    packed, paths = _pass_over(obj, options)
+    for entry in packed.left:
         if strict or _is_refused(paths[id(entry.obj)], starting or entry.often_held):
             about = entry.explanation
             raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
-    return Packed(file.getvalue(), kept, left)
+    return packed
+
+
+def _pass_over(obj: Any, options: dict[str, Any]) -> tuple[Packed, dict[int, Path]]:
+    """Make the pass: in C, else in Python; again, where another thread has changed a container meanwhile."""
+    make: Any = _CPickler
+    for chance in range(_CHANCES, -1, -1):
+        file = io.BytesIO()
+        pickler = make(file, **options)
+        try:
+            pickler.pack(obj)
+            return Packed(file.getvalue(), pickler.kept, list(pickler.left.values())), pickler.paths
+        except RecursionError:
+            if make is not _CPickler:
+                raise
+            from bequest.carry.deep import DeepPickler as make
+        except RuntimeError as error:
+            if chance == 0 or not any(words in str(error) for words in _CHANGED_MEANWHILE):
+                raise
+        finally:
+            vars(pickler).clear()  # its parts refer to it: what it holds must not wait for the collector
+        _give_up_descriptors()
+    raise AssertionError("the last chance returns or raises")
+
+
+def _give_up_descriptors() -> None:
+    """Give up the descriptors that the start being packed has taken along: it is packed anew."""
+    context = sys.modules.get("multiprocessing.context")
+    popen = None if context is None else context.get_spawning_popen()
+    give_up = getattr(popen, "give_up_gifts", None)
+    if give_up is not None:
+        give_up()
 
 
 def _is_refused(path: Path, lenient: bool) -> bool:

@@ -56,6 +56,11 @@ class StartedPopen(popen_fork.Popen):
         self._gifts.append(os.dup(fd))
         return self._name_of_gift()
 
+    def give_up_gifts(self) -> None:
+        """Close the duplicates taken along so far: the message is packed anew, or the start has failed."""
+        util.close_fds(*self._gifts)
+        self._gifts.clear()
+
     def _name_of_gift(self) -> int:
         raise NotImplementedError
 
@@ -68,8 +73,7 @@ class StartedPopen(popen_fork.Popen):
             notes = {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
             self._begin(parcel, notes)
         finally:
-            util.close_fds(*self._gifts)
-            self._gifts.clear()
+            self.give_up_gifts()
         if parcel.keep:
             self._keep = parcel.keep
             handoff.exit_wait.ensure()

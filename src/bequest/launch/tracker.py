@@ -1,11 +1,12 @@
-"""The resource tracker of programs that use bequest: it cleans up after the dead, and about semaphores it is quiet.
+"""The resource tracker of programs that use bequest: it cleans up after the dead, quietly about semaphores.
 
-    adopt() -> the standard tracker object launches `main` below      first start: hush() -> a word to the tracker
+    adopt() -> the standard tracker object launches `main` below
+    first start: hush() -> a word to the tracker
 
-A forked program that is killed, or leaves by `os._exit`, says nothing of the semaphores that it had: they have no
-name by then. Those of a program with spawned children need theirs, and the standard tracker warns of each on
-the way. Here it removes them without a word in a program that has started processes; in one that has not, and
-about shared memory, which is the user's own to unlink, it warns as ever.
+A forked program that is killed, or leaves by `os._exit`, says nothing of the semaphores that it had: they
+have no name by then. Those of a program with spawned children need theirs, and the standard tracker warns of each
+on the way. Here it removes them without a word in a program that has started processes; in one that has not,
+and about shared memory, which is the user's own to unlink, it warns as ever.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _tracker: Any = resource_tracker
 
 
 class _LaunchingUtil:
-    """`multiprocessing.util` for the methods that launch the tracker: it runs our `main` in place of theirs."""
+    """`multiprocessing.util` for the methods that launch the tracker: it runs our `main`, not theirs."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(util, name)
@@ -39,7 +40,7 @@ class _LaunchingUtil:
         folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         ours = _OURS.format(folder=folder)
         args = [arg.replace(_STANDARD, ours) if isinstance(arg, str) else arg for arg in args]
-        return int(util.spawnv_passfds(path, args, passfds))  # type: ignore[arg-type]
+        return int(util.spawnv_passfds(path, args, passfds))
 
 
 def _launching(function: Any) -> Any:
@@ -78,7 +79,7 @@ def release() -> None:
 
 
 class _Hushed:
-    """Whether the tracker of this process has been told, and by which process: a forked one tells it again."""
+    """Which process has told the tracker: a forked one tells it again."""
 
     pid = 0
 
@@ -113,7 +114,7 @@ class _Warnings:
         import warnings
 
         if not (self._table.hushed and "leaked semaphore" in message):
-            warnings.warn(message, *args, stacklevel=2, **named)
+            warnings.warn(message, *args, **{"stacklevel": 2, **named})
 
 
 def main(fd: int) -> None:

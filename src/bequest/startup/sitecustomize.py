@@ -1,11 +1,11 @@
-"""Gives bequest to the Python programs that a program under `bequest run` starts (`sys.executable script.py`).
+"""Gives bequest to the Python programs that a program under `bequest run` starts with `sys.executable`.
 
     bequest run: PYTHONPATH names this folder -> site imports this module -> multiprocessing is imported ->
     bequest.install()
 
-Nothing is imported and nothing changes until the program imports multiprocessing. An interpreter that cannot import
-bequest, or ignores the environment (`-I`, `-E`), stays as it is. The `sitecustomize` that this one hides is run
-after it.
+Nothing is imported and nothing changes until the program imports multiprocessing. An interpreter that cannot
+import bequest, or ignores the environment (`-I`, `-E`), stays as it is. The `sitecustomize` that this one
+hides is run after it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _VARIABLE = "BEQUEST_RUN"
 class _WaitForMultiprocessing:
     """A finder that installs bequest as soon as multiprocessing has been imported."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
         """Find multiprocessing as the other finders do, with a loader that installs bequest behind it."""
         if name != "multiprocessing":
             return None
@@ -37,7 +39,7 @@ class _WaitForMultiprocessing:
 
         spec = find_spec(name)
         if spec is not None and find_spec("bequest") is not None:
-            spec.loader = _InstallingLoader(spec)
+            spec.loader = _InstallingLoader(spec)  # type: ignore[assignment]  # it asks the real one
         return spec
 
 
@@ -77,5 +79,5 @@ def _run_hidden_sitecustomize() -> None:
 
 
 if _VARIABLE in os.environ and not _is_bequests_own():
-    sys.meta_path.insert(0, _WaitForMultiprocessing())  # type: ignore[arg-type]  # a finder needs no more than this
+    sys.meta_path.insert(0, _WaitForMultiprocessing())
 _run_hidden_sitecustomize()
