@@ -4,9 +4,9 @@
     first start: hush() -> a word to the tracker
 
 A forked program that is killed, or leaves by `os._exit`, says nothing of the semaphores that it had: they
-have no name by then. Those of a program with spawned children need theirs, and the standard tracker warns of each
-on the way. Here it removes them without a word in a program that has started processes; in one that has not,
-and about shared memory, which is the user's own to unlink, it warns as ever.
+have no name by then. Those of a program with spawned children need theirs, and the standard tracker warns of
+each on the way. Here it removes them without a word in a program that has started processes; in one that has
+not, and about shared memory, which is the user's own to unlink, it warns as ever.
 """
 
 from __future__ import annotations
