@@ -19,7 +19,11 @@ import pytest
 
 import bequest
 import bequest.dummy.connection  # noqa: F401 - what it does to multiprocessing.dummy is tested
+import bequest.sharedctypes  # noqa: F401 - loading ctypes keeps a descriptor, which is no test's doing
 from bequest import connection, managers, queues, reduction
+
+# Python 3.12 and later warn of a fork while a thread runs: here faulthandler's, which watches the tests.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 LIMIT_S = 30.0  # reached only by a failing test
 OWN = {"BequestError", "CarryError", "LeftBehindError", "dumps", "loads", "install", "uninstall"}

@@ -16,6 +16,9 @@ import bequest
 from bequest import putting, reduction
 from bequest.install import installed_options, is_installed
 
+# Python 3.12 and later warn of a fork while a thread runs: here faulthandler's, which watches the tests.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 LIMIT_S = 30.0  # reached only by a failing test
 METHODS = ("fork", "spawn", "forkserver")
 

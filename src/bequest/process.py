@@ -10,6 +10,7 @@ itself.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from multiprocessing import context, popen_fork, process
@@ -33,6 +34,19 @@ class _Inheritor(process.BaseProcess):
     _strict: ClassVar[bool] = False
     _main: ClassVar[str] = "replay"
     left_behind: tuple[Any, ...] = ()
+
+    def start(self) -> None:
+        """Start the process; see `multiprocessing.Process.start`.
+
+        Raises:
+            CarryError: The child is bound to use what cannot be carried. Nothing has been started, and the
+                process may be started again.
+        """
+        if "multiprocessing.queues" in sys.modules:
+            from bequest import queues  # an executor's own queue, of the standard class, is among the arguments
+
+            queues.adopt(self._args)  # type: ignore[attr-defined]
+        super().start()
 
     def _bootstrap(self, parent_sentinel: Any = None) -> Any:
         from bequest.launch import handoff

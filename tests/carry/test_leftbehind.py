@@ -26,6 +26,10 @@ def _enter(stand_in: Any) -> None:
         pass
 
 
+def _add_in_place(stand_in: Any) -> None:
+    stand_in += 1
+
+
 def _finish(stand_in: Any) -> None:
     _await(stand_in).send(None)
 
@@ -59,7 +63,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "greater, from the right": lambda it: 1 > it,  # noqa: SIM300 - the right operand's method is meant
     "plus": lambda it: it + 1,
     "plus, from the right": lambda it: 1 + it,
-    "in place": lambda it: operator.imul(it, 2),
+    "in place": _add_in_place,
     "power": lambda it: it**2,
     "modulo": lambda it: it % 2,
     "or": lambda it: it | 1,
@@ -79,7 +83,7 @@ def stand_in() -> Any:
 
 @pytest.mark.parametrize("use", USES)
 def test_every_use_raises(stand_in: Any, use: str) -> None:
-    """Using a stand-in in any way raises LeftBehindError, which says what it is, where, why, and what to do."""
+    """Using a stand-in in any way raises LeftBehindError, which says what, where, why, and what to do."""
     with pytest.raises(LeftBehindError) as caught:
         USES[use](stand_in)
 

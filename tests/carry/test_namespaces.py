@@ -1,7 +1,7 @@
 """The one `__main__` of a child, and which binding wins: real programs, seen from their children.
 
-The rule: a start brings the sender's bindings; a later message of the same sender wins where the sender has bound
-the name anew since and the receiver has not; anything else leaves the receiver's namespace alone.
+The rule: a start brings the sender's bindings; a later message of the same sender wins where the sender has
+bound the name anew since and the receiver has not; anything else leaves the receiver's namespace alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def serve(pipe):
         pipe.send(function())
 
 ours, theirs = mp.Pipe()
-child = mp.Process(target=serve, args=(theirs,))
+child = mp.Process(target=serve, args=(theirs,), daemon=True)
 child.start()
 theirs.close()
 
@@ -98,7 +98,7 @@ WHOLE: dict[str, tuple[str, str]] = {
     "eval": ("lambda: print(eval('hid' + 'den'))", "7"),
     "exec as target": ("exec", "7"),
     "import __main__": ("by_import", "7"),
-    "sys.modules": ("lambda: print(__import__('sys').modules['__main__'].hidden)", "7"),
+    "sys.modules": ("by_modules", "7"),
 }
 
 
@@ -110,6 +110,7 @@ def test_code_that_asks_by_name_gets_all(tmp_path: Path, clean_method: str, name
     text = (
         HEAD
         + "hidden = 7\ndef by_import():\n    import __main__\n    print(__main__.hidden)\n"
+        + "import sys\ndef by_modules():\n    print(sys.modules['__main__'].hidden)\n"
         + f"child = mp.Process(target={target}{args})\nchild.start()\nchild.join()\n"
     )
 
@@ -120,14 +121,15 @@ def test_names_that_nobody_reads_stay(tmp_path: Path, clean_method: str) -> None
     """What the target does not read is not sent, whatever it is: a generator in use is no obstacle."""
     text = HEAD + (
         "used = (n for n in [1, 2])\nnext(used)\n"
-        "child = mp.Process(target=lambda: print('fine'))\nchild.start()\nchild.join()\nprint(child.exitcode)\n"
+        "child = mp.Process(target=lambda: print('fine'))\nchild.start()\nchild.join()\n"
+        "print(child.exitcode)\n"
     )
 
     assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["fine", "0"]
 
 
 def test_binding_has_a_number_that_grows() -> None:
-    """A binding's number stays while the name is bound to the same object, and grows when it is bound anew."""
+    """A binding's number stays while the name is bound to one object, and grows when it is bound anew."""
     versions = namespaces.Versions()
     value: list[Any] = [1]
     numbers = [versions.of("m", "name", item) for item in (value, value, [1], [1])]
