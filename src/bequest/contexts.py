@@ -9,13 +9,13 @@ method is the default here is independent of multiprocessing's own default (but 
 from __future__ import annotations
 
 from multiprocessing import context, process, reduction
-from typing import TYPE_CHECKING
 
 from bequest.launch import tracker
 from bequest.launch.handoff import chosen
 from bequest.mirror import Primitives
 from bequest.process import ForkProcess, ForkServerProcess, Process, SpawnProcess, process_class
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 

@@ -43,9 +43,11 @@ class _Inheritor(process.BaseProcess):
                 process may be started again.
         """
         if "multiprocessing.queues" in sys.modules:
-            from bequest import queues  # an executor's own queue, of the standard class, is among the arguments
+            from bequest import (
+                queues,  # an executor's own queue, of the standard class, is among the arguments
+            )
 
-            queues.adopt(self._args)  # type: ignore[attr-defined]
+            queues.adopt(getattr(self, "_args", ()))  # none any more where it has been started before
         super().start()
 
     def _bootstrap(self, parent_sentinel: Any = None) -> Any:

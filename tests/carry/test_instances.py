@@ -92,9 +92,15 @@ def test_message_asks_the_class(receiver: Receiver) -> None:
     assert receiver.ask("(it.kept, hasattr(it, 'dropped'))", dumps(sent.dropping())) == (1, False)
 
 
-def test_object_that_refuses_its_way_is_copied(receiver: Receiver) -> None:
-    """A user's object whose `__reduce_ex__` raises is copied by what it holds."""
-    assert receiver.ask("it.content", dumps(sent.refusing())) == 1
+def test_object_that_refuses_its_way_is_copied_at_a_start(receiver: Receiver) -> None:
+    """A process that starts gets a user's object whose `__reduce_ex__` raises by what it holds, as from fork."""
+    assert receiver.ask("it.content", pack(sent.refusing(), starting=True).data) == 1
+
+
+def test_error_of_the_users_own_way_goes_on_from_a_message() -> None:
+    """What a user's `__reduce_ex__` raises reaches who sends the object to a running process, as it is."""
+    with pytest.raises(TypeError, match="this one stays here"):
+        dumps(sent.refusing())
 
 
 def test_registered_reducer_of_copyreg_is_honoured(

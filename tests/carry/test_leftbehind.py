@@ -182,6 +182,6 @@ def test_refusal_tells_what_the_object_raised() -> None:
             raise TypeError("this one stays here")
 
     with pytest.raises(CarryError, match="this one stays here") as caught:
-        dumps([Odd()])
+        pack([Odd()], starting=True, strict=True)
 
     assert isinstance(caught.value.__cause__, TypeError)

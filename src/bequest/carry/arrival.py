@@ -97,7 +97,8 @@ def _lay_function(sender: int, function: Any, cells: dict[int, Any], attributes:
     for index in list(cells):
         cell = (function.__closure__ or ())[index]
         old = next(iter(cell_contents(cell)), None)
-        cell.cell_contents = _merged(old, cells.pop(index))
+        new = cells.pop(index)
+        cell.cell_contents = _merged(old, new)
     function.__dict__.update(attributes)
 
 
@@ -140,11 +141,11 @@ def _references(old: Any, new: Any) -> int:
 
 
 def _references_of_sole() -> int:
-    """Count what `_merged` counts for an object that only the unpickler's memo holds besides the call."""
+    """Count what `_merged` counts for an object that only the memo and the caller hold besides the call."""
     values: dict[str, Any] = {"x": []}
     memo = [values["x"]]
-    count = _references(memo[:0], values.pop("x"))
-    return count
+    new = values.pop("x")
+    return _references(memo[:0], new)
 
 
 # Found out, not written down: versions differ in what a call's arguments count for (3.14 borrows them).

@@ -18,6 +18,15 @@ _save_builtin = _PythonPickler.save
 _BUILTIN_KINDS = frozenset(_PythonPickler.dispatch) - {type, FunctionType}
 
 
+def _limit_recursion(limit: int) -> bool:
+    """Set the recursion limit, if this is not deeper already (in lists of lists, which are not counted)."""
+    try:
+        sys.setrecursionlimit(limit)
+    except RecursionError:
+        return False
+    return True
+
+
 _DEEPEST = 10_000_000
 # Python calls between one `save_reduce` and that of what the object holds, with what stands above them all.
 _FRAMES_A_LEVEL, _USUAL_ROOM = 30, 5000
@@ -49,7 +58,9 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
 
         More would let a method that calls itself for ever, through C, run into the end of the C stack (3.11).
         """
-        sys.setrecursionlimit(_FRAMES_A_LEVEL * self._level + _USUAL_ROOM)
+        room = _FRAMES_A_LEVEL * self._level + _USUAL_ROOM
+        while not _limit_recursion(room):
+            room *= 2
         try:
             return super().own_way(obj)
         finally:

@@ -67,6 +67,8 @@ def reduce_by_state(
     items: Any = None
     if base is frozenset:
         value = tuple(frozenset.__iter__(obj))
+    elif base is complex:
+        value = complex.__pos__(obj)
     elif base in _BY_VALUE:
         value = base.__getnewargs__(obj)[0]
     elif base in _BY_ITEMS:

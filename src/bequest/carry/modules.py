@@ -104,7 +104,8 @@ def is_importable(module: ModuleType) -> bool:
         or sys.modules.get(name) is not module
     ):
         return False
-    if is_user_module(module) and not _finders_know(module, name):
+    # A library may have put a folder of its own on the path for a while (what debuggers vendor, say).
+    if name.partition(".")[0] not in sys.stdlib_module_names and not _finders_know(module, name):
         return False
     _importable[id(module)] = module
     return True

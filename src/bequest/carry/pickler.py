@@ -88,6 +88,7 @@ class PackingPickler:
         self.kept: list[object] = []
         self.left: dict[int, LeftObject] = {}
         self.paths: dict[int, Path] = {}
+        self.payload_left: set[int] = set()  # of `left`, those that are not only there with module state
         self.reach = Reach(self)
         self._remake = remake
         self._references: dict[int, Any] = {}
@@ -180,7 +181,7 @@ class PackingPickler:
             return self._guarded(classes.reduce_class, obj)
         self.reach.kinds[kind] = None
         if kind in self.dispatch_table and shapes.is_users_reducer(self.dispatch_table[kind]):
-            return NotImplemented
+            return self._registered(obj)
         found = registry.find(kind)
         if found is not None:
             return self._guarded(found, obj)
@@ -206,7 +207,7 @@ class PackingPickler:
                 namespaces.set_global,
             )
         if kind in self.dispatch_table:
-            return NotImplemented
+            return self._registered(obj)
         if classes.is_enum_member(obj):
             return classes.reduce_enum_member(obj, self)
         if isinstance(obj, BaseException):
@@ -216,6 +217,8 @@ class PackingPickler:
         shape = shapes.shape_of(kind)
         if shape is shapes.PLAIN:
             return NotImplemented
+        if shape is shapes.COPIED and not self.starting and shapes.makes_itself(kind):
+            return self.own_way(obj)
         if shape is shapes.COPIED or (shape is shapes.OWN_WAY_BUT_USERS and self.starting):
             return instances.reduce_by_state(obj) if self._state_crosses(obj, shape) else self.own_way(obj)
         return self.own_way(obj)
@@ -253,8 +256,24 @@ class PackingPickler:
             return self._by_its_name(obj, reduced)
         return reduced
 
+    def _registered(self, obj: Any) -> Any:
+        """Reduce an object by the reducer that was registered for its type."""
+        try:
+            return self.dispatch_table[type(obj)](obj)
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as for an object's own way
+            return self._fall_back(obj, error)
+
     def _fall_back(self, obj: Any, error: BaseException) -> Any:
+        """Serve an object whose own way fails.
+
+        A process that starts gets what the object holds: fork asks nobody. To one that runs, an error of the
+        user's own code goes on as it is, as from any pickler.
+        """
         kind = type(obj)
+        if not self.starting and modules.is_users_class(kind) and _is_from_python_code(error):
+            raise error
         if instances.can_copy(kind) and kind.__module__.partition(".")[0] not in sys.stdlib_module_names:
             return instances.reduce_by_state(obj)
         text = str(error).rstrip(".") or type(error).__name__
@@ -321,6 +340,7 @@ class PackingPickler:
     def tail(self) -> Iterator[Any]:
         """Yield what stands behind the object: module state, then explanations, until both are exhausted."""
         told: set[int] = set()
+        self.payload_left = set(self.left)
         while True:
             yield from self.reach.items()
             fresh = [left for key, left in list(self.left.items()) if key not in told]
@@ -332,6 +352,12 @@ class PackingPickler:
                 left.explanation.path = str(self.paths[id(left.obj)])
                 yield _Explained(left.explanation)
             yield from (None, None, None)
+
+
+def _is_from_python_code(error: BaseException) -> bool:
+    """Tell whether an error that a method raised comes from Python code, not from the interpreter."""
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is not None
 
 
 class _Message:
@@ -441,7 +467,8 @@ def pack(
     options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
     packed, paths = _pass_over(obj, options)
     for entry in packed.left:
-        if strict or _is_refused(paths[id(entry.obj)], starting or entry.often_held):
+        path = paths.get(id(entry.obj))  # none for what is only there with module state
+        if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
             raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
@@ -455,7 +482,8 @@ def _pass_over(obj: Any, options: dict[str, Any]) -> tuple[Packed, dict[int, Pat
         pickler = make(file, **options)
         try:
             pickler.pack(obj)
-            return Packed(file.getvalue(), pickler.kept, list(pickler.left.values())), pickler.paths
+            paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
+            return Packed(file.getvalue(), pickler.kept, list(pickler.left.values())), paths
         except RecursionError:
             if make is not _CPickler:
                 raise

@@ -28,7 +28,7 @@ if sys.version_info >= (3, 15):
     _SHIFT |= {_IMPORT: 2}
 
 # What gives code the whole of its namespace, by names that no bytecode shows.
-_ASKS = frozenset(("globals", "eval", "exec", "vars"))
+_ASKS = frozenset(("globals", "eval", "exec", "vars", "__import__"))
 _ASKS_AS_ATTRIBUTE = frozenset(("f_globals", "__globals__"))
 
 

@@ -61,6 +61,16 @@ def _find_shape(kind: type) -> int:
     return COPIED if takes_part else PLAIN
 
 
+def makes_itself(kind: type) -> bool:
+    """Tell whether a class has a `__new__` of its own that pickle can call, with nothing but the class."""
+    code = getattr(kind.__new__, "__code__", None)
+    if code is None or instances.solid_base(kind) is not object:
+        return False
+    defaults: Any = kind.__new__
+    needed = code.co_argcount - len(defaults.__defaults__ or ())
+    return bool(needed <= 1 and code.co_kwonlyargcount <= len(defaults.__kwdefaults__ or ()))
+
+
 def _only_builtin_way(kind: type) -> bool:
     """Tell whether the only pickling methods of a class are its builtin base's (`int.__getnewargs__`)."""
     base = instances.solid_base(kind)

@@ -13,10 +13,10 @@ import threading
 import time
 from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
-from typing import TYPE_CHECKING
 
 from bequest.launch import handoff, pidfd, tracker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 

@@ -8,10 +8,10 @@ Nothing is packed, so nothing is left behind.
 from __future__ import annotations
 
 from multiprocessing import popen_fork
-from typing import TYPE_CHECKING
 
 from bequest.launch import handoff
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

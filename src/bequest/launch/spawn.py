@@ -12,12 +12,12 @@ import os
 import sys
 from multiprocessing import spawn
 from multiprocessing import util as _util
-from typing import TYPE_CHECKING
 
 from bequest.launch import handoff, pidfd
 from bequest.launch.child import InheritedFd
 from bequest.launch.follow import StartedPopen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

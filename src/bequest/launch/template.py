@@ -18,7 +18,6 @@ import sys
 import threading
 from array import array
 from multiprocessing import util as _util
-from typing import TYPE_CHECKING
 
 from bequest.errors import BequestError, TemplateEndedError
 from bequest.launch import handoff, pidfd, serve
@@ -26,6 +25,7 @@ from bequest.launch.child import ReceivedFd
 from bequest.launch.follow import StartedPopen
 from bequest.launch.spawn import command_line
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
@@ -38,7 +38,6 @@ util: Any = _util  # private names of it are used: the same in all versions
 
 _ATTEMPTS = 10
 _STOP_GRACE_S = 5.0
-_EXIT_PRIORITY = -1000  # after children have been joined: it is the template that tells their exit codes
 _MODULES = "modules"
 
 
@@ -93,6 +92,14 @@ class Popen(StartedPopen):
         return self.sentinel if self._orphaned else self._status
 
 
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two ends that block, whatever `socket.setdefaulttimeout` the program has set."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(None)
+    theirs.settimeout(None)
+    return ours, theirs
+
+
 class _Template:
     """One template process, as its parent sees it. Used under the lock of `_Templates`."""
 
@@ -100,7 +107,7 @@ class _Template:
         self.description = description
         self.asked: set[str] = set()  # modules that it has been asked to import
         self.proven = False  # has forked a child
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket_pair()
         watch, held_open = handoff.watch_this_process()
         self.channel, self._held_open = ours, held_open
         try:
@@ -207,7 +214,6 @@ class _Templates:
         self._lock = threading.Lock()
         self._current: _Template | None = None
         self._replaced: list[_Template] = []
-        self._finalizer: Any = None
         self._unprepared = False
 
     def forget(self) -> None:
@@ -237,7 +243,7 @@ class _Templates:
         """
         attempts = 0
         while attempts < _ATTEMPTS:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = _socket_pair()
             try:
                 with theirs:
                     template = self._request(parcel, notes, theirs.fileno(), gifts)
@@ -261,9 +267,6 @@ class _Templates:
         with self._lock:
             templates = [*self._replaced, *([] if self._current is None else [self._current])]
             self._replaced, self._current = [], None
-            if self._finalizer is not None:
-                self._finalizer.cancel()
-                self._finalizer = None
         for template in templates:
             template.stop()
 
@@ -301,8 +304,6 @@ class _Templates:
             self._replaced.append(current)
         self._replaced = [template for template in self._replaced if not template.has_left()]
         self._current = _Template(None if self._unprepared else description)
-        if self._finalizer is None:
-            self._finalizer = util.Finalize(None, self.stop, exitpriority=_EXIT_PRIORITY)
         return self._current
 
     def _replace(self, template: _Template, said: bytes) -> None:

@@ -250,7 +250,7 @@ def _decodes_to(stream: Any, inside: Any) -> str | None:
 def reduce_memory(stream: Any, packing: Packing) -> Reduced:
     """Reduce a stream in memory in its own way, which refuses a closed one: that stays closed."""
     if not stream.closed:
-        return stream.__reduce_ex__(5)  # type: ignore[no-any-return]
+        return packing.own_way(stream)
     return (
         make_stream,
         (type(stream),),
