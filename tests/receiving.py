@@ -23,13 +23,13 @@ pipe = Connection(int(sys.argv[1]))
 known = {"main": sys.modules["__main__"]}
 def read(name, data, starting):
     if starting:
-        from bequest.carry import namespaces
-        namespaces.begin_start()
+        from bequest.carry import bindings
+        bindings.phase.starting = True
     try:
         known[name] = pickle.loads(data)
     finally:
         if starting:
-            namespaces.end_start(starting)
+            bindings.end_start(starting, ())
 while True:
     try:
         question, name, data, starting = pickle.loads(pipe.recv_bytes())

@@ -32,6 +32,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, 5)
         self.starting = starting
         self.kept: list[object] = []
+        self.shared: list[Any] = []
 
     def share_fd(self, fd: int) -> Any:
         return _Duplicate(os.dup(fd))

@@ -197,6 +197,11 @@ PLAIN = {
         "import signal as s; print(sorted(s.pthread_sigmask(s.SIG_BLOCK, [])) == [s.SIGUSR2])",
         "True",
     ),
+    "name of the thread": (
+        "import threading; threading.current_thread().name = 'starter'",
+        "import threading; print(threading.current_thread().name, threading.main_thread().name)",
+        "starter starter",
+    ),
     "ignored signal": (
         "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN)",
         "import signal as s; print(s.getsignal(s.SIGTERM) == s.SIG_IGN)",

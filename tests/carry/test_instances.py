@@ -93,7 +93,7 @@ def test_message_asks_the_class(receiver: Receiver) -> None:
 
 
 def test_object_that_refuses_its_way_is_copied_at_a_start(receiver: Receiver) -> None:
-    """A process that starts gets a user's object whose `__reduce_ex__` raises by what it holds, as from fork."""
+    """A process that starts gets a user's object whose `__reduce_ex__` raises by what it holds."""
     assert receiver.ask("it.content", pack(sent.refusing(), starting=True).data) == 1
 
 

@@ -180,6 +180,19 @@ def test_main_without_source_has_its_user_modules_imported(programs: Programs) -
     assert programs.child(question) == [None, False, "BuiltinImporter"]
 
 
+def test_source_is_read_whatever_open_is(programs: Programs) -> None:
+    """A program that puts a function of its own in the place of `open` is not asked for its own source."""
+    patch = """\
+import builtins, third
+def picky(file, *args, really=open):
+    assert str(file) == "described", file
+    return really(file, *args)
+builtins.open = picky
+third.use("a")
+"""
+    assert programs.ask(patch + GUARD, "third.calls") == [["use", "a"]]
+
+
 def test_user_modules_are_imported_in_order(programs: Programs) -> None:
     """What the top level imports of the user's own is imported, guarded or not; libraries are not."""
     programs.write("plugins/__init__.py", "found = []\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bequest.carry import namespaces
+from bequest.carry import bindings, namespaces
 from programs import Programs
 
 HEAD = """\
@@ -130,27 +130,26 @@ def test_names_that_nobody_reads_stay(tmp_path: Path, clean_method: str) -> None
 
 def test_binding_has_a_number_that_grows() -> None:
     """A binding's number stays while the name is bound to one object, and grows when it is bound anew."""
-    versions = namespaces.Versions()
     value: list[Any] = [1]
-    numbers = [versions.of("m", "name", item) for item in (value, value, [1], [1])]
+    numbers = [bindings.numbers_of("of this test alone", {"name": item}) for item in (value, value, [1], [1])]
 
-    assert numbers == [1, 1, 2, 3]
+    assert numbers == [(1,), (1,), (2,), (3,)]
 
 
 def test_own_messages_bind_nothing() -> None:
     """A process that reads its own message keeps its bindings."""
     space = {"name": "present"}
-    packed = namespaces.pack_bindings("m", {"name": "packed"}, ["name", "absent"])
+    packed = bindings.pack("m", {"name": "packed"}, ["name", "absent"])
     assert packed is not None
     assert packed[0] == os.getpid()
-    namespaces.bind(space, packed)
+    bindings.bind(space, packed)
 
     assert space == {"name": "present"}
 
 
 def test_nothing_to_bind_is_none() -> None:
     """Names that a namespace does not have are not sent."""
-    assert namespaces.pack_bindings("m", {}, ["absent"]) is None
+    assert bindings.pack("m", {}, ["absent"]) is None
 
 
 def test_names_of_the_import_system_are_not_the_modules_own() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from bequest.carry.objects import originals
 from bequest.carry.pickler import pack
 
 
@@ -90,7 +91,7 @@ def test_cache_of_a_recursive_function() -> None:
 NAMED: list[Any] = [
     len,
     math.sin,
-    time.sleep,
+    time.gmtime,
     os.getpid,
     sys.exit,
     gc.collect,
@@ -220,3 +221,35 @@ def test_classes_that_ctypes_keeps_one_of() -> None:
         ctypes.CFUNCTYPE(None, use_errno=True),
     ):
         assert again(kind) is kind
+
+
+def test_original_of_a_replaced_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was saved of a function of C before it was replaced is that function in any receiver."""
+    saved = time.time, print, math.sqrt
+    monkeypatch.setattr(time, "time", lambda: 5)
+    monkeypatch.setattr("builtins.print", lambda *words: saved[1](*words))
+    monkeypatch.setattr(math, "sqrt", max)
+
+    assert again(saved) == saved
+    assert again(saved, starting=False) == saved
+
+
+def test_original_that_a_message_has_displaced() -> None:
+    """A function that nobody holds any more, as a message has replaced it, is found where that has put it."""
+    originals.displace("math", "sqrt", math.floor)  # another's name: of no account
+    originals.displace("math", "floor", math.floor)
+
+    assert originals.original("math", "floor") is math.floor
+    assert originals.original("math", "sqrt") is math.sqrt
+    with pytest.raises(ImportError, match="math.nothing"):
+        originals.original("math", "nothing")
+
+
+def test_original_of_a_replaced_function_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for functions of numpy's that dispatch."""
+    numpy: Any = pytest.importorskip("numpy")
+    saved = numpy.sum, numpy.dot, numpy.add
+    for function in saved:
+        monkeypatch.setattr(numpy, function.__name__, lambda *args, **named: None)
+
+    assert again(saved) == saved

@@ -9,6 +9,8 @@ import pytest
 from programs import Programs
 
 HELPER = """\
+import functools
+
 level = "as imported"
 table = {"a": 1}
 names = ["a"]
@@ -52,6 +54,60 @@ counted.calls = 0
 def inner():
     import other
     return other.value
+
+@functools.singledispatch
+def show(value):
+    return "anything"
+
+def kept(function):
+    calls = []
+    @functools.wraps(function)
+    def wrapper(*given):
+        calls.append(given)
+        return (len(calls), function(*given))
+    wrapper.calls = calls
+    return wrapper
+
+def tally(function):
+    count = 0
+    @functools.wraps(function)
+    def wrapper(*given):
+        nonlocal count
+        count += 1
+        return (count, function(*given))
+    return wrapper
+
+@kept
+@tally
+@kept
+def work(given):
+    return given
+
+class Measured:
+    @property
+    @tally
+    def size(self):
+        return "as imported"
+    @staticmethod
+    @tally
+    def static():
+        return "static"
+    @functools.cached_property
+    def area(self):
+        return "as imported"
+
+def _hooked():
+    hook = None
+    def set_hook(function):
+        nonlocal hook
+        hook = function
+    return set_hook, lambda: hook and hook()
+
+set_hook, run_hook = _hooked()
+
+def aliased():
+    import simplejson
+    return simplejson.dumps([1])
 """
 OTHER = 'value = "as imported"\n'
 
@@ -102,15 +158,78 @@ CHANGES: dict[str, tuple[str, str, str]] = {
     "function replaced": ("helper.get_level = lambda: 'patched'", "helper.get_level()", "patched"),
     "method replaced": ("helper.Settings.ask = lambda self: 'patched'", "helper.Settings().ask()", "patched"),
     "function of the standard library replaced": (
-        "json.dumps = lambda it: 'patched'",
-        "json.dumps(1)",
+        "json.loads = lambda it: 'patched'",
+        "json.loads(1)",
         "patched",
     ),
     "function used before it was replaced": (
-        "import unittest.mock; json.dumps = unittest.mock.Mock(return_value='mocked')",
-        "json.dumps(1)",
+        "import unittest.mock; json.loads = unittest.mock.Mock(return_value='mocked')",
+        "json.loads(1)",
         "mocked",
     ),
+    "implementation registered with singledispatch": (
+        "helper.show.register(int, lambda value: 'a number')",
+        "(helper.show(1), helper.show(''), sorted(k.__name__ for k in helper.show.registry))",
+        "('a number', 'anything', ['int', 'object'])",
+    ),
+    "singledispatch goes on in the child": (
+        "helper.show.register(int, lambda value: 'a number'); helper.show(1)",
+        "(helper.show.register(str, lambda value: 'text'), helper.show(''), helper.show(1))[1:]",
+        "('text', 'a number')",
+    ),
+    "state of stacked decorators": ("helper.work(0)", "helper.work(5)", "(2, (2, (2, 5)))"),
+    "one list in a cell and an attribute": (
+        "helper.work(0)",
+        "(helper.work(5), len(helper.work.calls), helper.work.__wrapped__.__wrapped__.calls)[1:]",
+        "(2, [(0,), (5,)])",
+    ),
+    "state behind a property": ("helper.Measured().size", "helper.Measured().size", "(2, 'as imported')"),
+    "state behind a static method": ("helper.Measured.static()", "helper.Measured.static()", "(2, 'static')"),
+    "property replaced": (
+        "helper.Measured.size = property(lambda self: 'patched')",
+        "helper.Measured().size",
+        "patched",
+    ),
+    "cached property replaced": (
+        "import functools; it = helper.Measured.area = functools.cached_property(lambda self: 'patched');"
+        " it.__set_name__(helper.Measured, 'area')",
+        "helper.Measured().area",
+        "patched",
+    ),
+    "function of the main module in a cell": (
+        "helper.set_hook(lambda: 'hooked')",
+        "helper.run_hook()",
+        "hooked",
+    ),
+    "method of a library class replaced": (
+        "json.JSONEncoder.default = lambda self, it: 'patched'",
+        "json.dumps(object())",
+        '"patched"',
+    ),
+    "library function replaced that only the library calls": (
+        "json.encoder.py_encode_basestring_ascii = json.encoder.encode_basestring_ascii = lambda it: '!'",
+        "json.JSONEncoder(indent=1).encode('x')",
+        "!",
+    ),
+    "run of threads replaced": (
+        "import threading; before = threading.Thread.run;"
+        " threading.Thread.run = lambda self: (helper.names.append('patched'), before(self))",
+        "(it := __import__('threading').Thread(target=int), it.start(), it.join(), helper.names)[-1]",
+        "['a', 'patched']",
+    ),
+    "class of a library replaced": (
+        "import socket; Proxied = type('Proxied', (socket.socket,), {'mark': 'patched'});"
+        " socket.socket = Proxied",
+        "(it := __import__('socket').create_server(('127.0.0.1', 0)), it.close(), it.mark)[-1]",
+        "patched",
+    ),
+    "new name on a library module": ("json.VERBOSE = 5", "json.VERBOSE", "5"),
+    "new name on sys": (
+        "import sys; sys.my_flag = ('on', 1)",
+        "__import__('sys').my_flag",
+        "('on', 1)",
+    ),
+    "alias in sys.modules": ("import sys; sys.modules['simplejson'] = json", "helper.aliased()", "[1]"),
     "nothing changed": ("pass", "helper.get_level()", "as imported"),
 }
 
@@ -171,3 +290,24 @@ def test_pool_tasks_see_state_at_the_pools_start(programs: Programs, clean_metho
     )
 
     assert programs.run(text, "script import", clean_method).lines == ["changed"]
+
+
+def test_patch_waits_for_the_library(programs: Programs, clean_method: str) -> None:
+    """A patch of a library that a child has not loaded neither loads it nor is lost, in its children too."""
+    programs.write(
+        "worker.py",
+        "import importlib, sys\n"
+        "def look(queue):\n"
+        "    loaded = 'colorsys' in sys.modules\n"
+        "    found = importlib.import_module('colorsys')\n"
+        "    queue.put((loaded, getattr(found, 'rgb_to_hls')(0, 0, 0)))\n"
+        "def start(queue, kind):\n"
+        "    child = kind(target=look, args=(queue,))\n"
+        "    child.start()\n"
+        "    child.join()\n",
+    )
+    change = "import worker, colorsys; colorsys.rgb_to_hls = lambda *it: 'patched'"
+    text = PROGRAM.replace("{change}", change)
+    text = text.replace("lambda: queue.put({question})", "worker.start, args=(queue, mp.Process)")
+
+    assert programs.run(text, "script import", clean_method).lines == ["(False, 'patched')"]

@@ -16,7 +16,7 @@ import launch_opening
 import pytest
 
 import bequest
-from bequest.launch import handoff
+from bequest.launch import handoff, spawn
 from bequest.launch.template import templates
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
@@ -123,6 +123,33 @@ def test_killed_while_it_is_rebuilt(clean_ctx: Any, start: Start, monkeypatch: p
     """A child that is killed before its target began is reported by its signal; start() does not raise."""
     monkeypatch.setenv("LAUNCH_OPENING", "kill")
     assert exit_code(start(clean_ctx, launch_opening.work)) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_interrupted_start_leaves_no_process(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """^C right after an interpreter has been started ends that process, and is raised by start()."""
+    templates.stop()
+    begun: list[int] = []
+    begin = spawn.util.spawnv_passfds
+
+    def interrupted(*args: Any) -> int:
+        begun.append(begin(*args))
+        os.kill(os.getpid(), signal.SIGINT)
+        return begun[-1]
+
+    before = open_fds()
+    handoff.tracker_fd()
+    process: Any = bequest.get_context(method).Process(target=os._exit)
+    monkeypatch.setattr(spawn.util, "spawnv_passfds", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        process.start()
+
+    monkeypatch.undo()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(begun[0], 0)
+    assert len(begun) == 1
+    assert open_fds() <= before | {str(handoff.tracker_fd())}
 
 
 def test_rebuilding_fails(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from types import CellType, FunctionType
 
-from bequest.carry import namespaces
+from bequest.carry import bindings, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def make_again(name: str, statement: str, needs: Any) -> Any:
     """Run the top-level statement of the main module that makes global `name`, and return what it made."""
     namespace = namespaces.main_namespace()
     if needs is not None:
-        namespaces.bind(namespace, needs)
+        bindings.bind(namespace, needs)
     exec(compile(statement, namespace.get("__file__") or "<main>", "exec"), namespace)
     return namespace[name]
 
@@ -65,8 +65,9 @@ def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple
     sender, key, values, numbers = packed
     for name, number in zip(list(values), numbers, strict=True):
         new = values.pop(name)
-        if namespaces.wins(namespace, (key, name), sender, number):
-            namespaces.bind_one(namespace, (key, name), sender, number, _merged(namespace.get(name), new))
+        if bindings.wins(namespace, (key, name), sender, number):
+            namespace[name] = value = _merged(namespace.get(name), new)
+            bindings.note((key, name), sender, number, value)
 
 
 _laid: set[tuple[str, str]] = set()
@@ -74,8 +75,8 @@ _laid: set[tuple[str, str]] = set()
 
 def _may_lay(sender: int, key: str, name: str) -> bool:
     """Tell whether state is laid over: the first time that the starter of this process sends it."""
-    if not namespaces.is_from_starter(sender) or (key, name) in _laid:
-        return namespaces.is_starting()
+    if not bindings.is_from_starter(sender) or (key, name) in _laid:
+        return bindings.phase.starting
     _laid.add((key, name))
     return True
 
@@ -90,30 +91,63 @@ def _lay_class(sender: int, kind: type, attributes: dict[str, Any]) -> None:
                 type.__setattr__(kind, name, value)
 
 
-def _lay_function(sender: int, function: Any, cells: dict[int, Any], attributes: dict[str, Any]) -> None:
-    key = f"{function.__module__}:{function.__qualname__}"
-    if not isinstance(function, FunctionType) or not _may_lay(sender, key, "closure"):
+def step(found: Any, name: int | str) -> Any:
+    """Return what a route leads to next: a cell's content, or an attribute; None where there is none."""
+    if isinstance(name, int):
+        cells = getattr(found, "__closure__", None) or ()
+        return next(iter(cell_contents(cells[name])), None) if name < len(cells) else None
+    own = getattr(found, "__dict__", {})
+    return own[name] if name in own else getattr(found, name, None)
+
+
+def _lay_function(
+    sender: int, root: Any, route: tuple[int | str, ...], made_as: str, state: dict[int | str, Any]
+) -> None:
+    """Lay state over the function at the end of a route of cells (numbers) and attributes (names)."""
+    key = f"{root.__module__}:{root.__qualname__}"
+    if not _may_lay(sender, key, repr(route)):
         return
-    for index in list(cells):
-        cell = (function.__closure__ or ())[index]
-        old = next(iter(cell_contents(cell)), None)
-        new = cells.pop(index)
-        cell.cell_contents = _merged(old, new)
-    function.__dict__.update(attributes)
+    function = root
+    for name in route:
+        function = step(function, name)
+    if not isinstance(function, FunctionType) or function.__code__.co_qualname != made_as:
+        return  # another one than the import made here: that came by value, where it came at all
+    uses = {id(new): sum(other is new for other in state.values()) - 1 for new in state.values()}
+    laid: dict[int, Any] = {}  # what two places share is merged once
+    for name in list(state):
+        new = state.pop(name)
+        if id(new) not in laid:
+            laid[id(new)] = _merged(step(function, name), new, uses[id(new)])
+        value = laid[id(new)]
+        if isinstance(name, str):
+            function.__dict__[name] = value
+        else:
+            (function.__closure__ or ())[name].cell_contents = value
+
+
+def _lay_alias(name: str, module: Any) -> None:
+    if bindings.phase.starting or name not in sys.modules:
+        sys.modules[name] = module
+
+
+def _lay_new(module_name: str, values: dict[str, Any]) -> None:
+    from bequest.carry.ambient import patches
+
+    patches.bind_or_wait(module_name, [("", name, value, True) for name, value in values.items()])
 
 
 def _import_submodule(name: str) -> None:
     namespaces.import_module(name)
 
 
-def _merged(old: Any, new: Any) -> Any:
+def _merged(old: Any, new: Any, uses: int = 0) -> Any:
     """Return `old` brought up to date where both are containers of one kind and the message has no other use
-    of `new`.
+    of `new` than `uses` more places that are laid over as well.
 
     What the import made may be known elsewhere in its module (a default argument, an alias), so it stays the
     object that it is. `_SOLE` is the reference count of an object that only the message holds.
     """
-    if old is new or type(old) is not type(new) or sys.getrefcount(new) > _SOLE:
+    if old is new or type(old) is not type(new) or sys.getrefcount(new) > _SOLE + uses:
         return new
     if isinstance(new, dict):
         old.clear()
@@ -133,10 +167,12 @@ _LAY: dict[str, Any] = {
     "global": _lay_globals,
     "class": _lay_class,
     "function": _lay_function,
+    "alias": _lay_alias,
+    "new": _lay_new,
 }
 
 
-def _references(old: Any, new: Any) -> int:
+def _references(old: Any, new: Any, uses: int = 0) -> int:
     return sys.getrefcount(new)
 
 

@@ -9,24 +9,25 @@ dataclass with its methods. Where a metaclass is written in C (ctypes) there is 
 
 from __future__ import annotations
 
+import os
 import sys
-import types
 from types import GetSetDescriptorType, MemberDescriptorType
 
-from bequest.carry import identity, instances, modules, namespaces, registry
+from bequest.carry import bindings, identity, instances, modules, namespaces, registry
 from bequest.carry.registry import NotCarriedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from bequest.carry.pickler import PackingPickler
+    from bequest.carry.graph import PackingPickler
 
 # What `type.__new__` makes by itself, or what cannot leave its process.
 _MADE_BY_TYPE = frozenset(("__dict__", "__weakref__", "_abc_impl", "__annotations_cache__"))
 _HEAPTYPE = 1 << 9
 
-_versions: dict[identity.Token, tuple[int, int]] = {}
+# What `type.__new__` must be given.
+_ESSENTIAL = ("__slots__", "__module__", "__doc__", "__orig_bases__")
 
 
 def reduce_class(kind: Any, packing: PackingPickler) -> Any:
@@ -34,6 +35,7 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
     if any(kind is single for single in (type(None), type(...), type(NotImplemented))):
         return NotImplemented
     if modules.goes_by_name(kind):
+        packing.named.add(kind.__module__)
         packing.reach.by_name(kind)
         return NotImplemented
     if not kind.__flags__ & _HEAPTYPE or kind.__flags__ & instances._IMMUTABLE:
@@ -44,24 +46,24 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
             return found(kind, packing)
     token = identity.token_of(kind)
     attributes = _own_attributes(kind)
-    essentials: dict[str, Any] = {
-        name: attributes.pop(name) for name in ("__slots__", "__module__") if name in attributes
-    }
+    essentials = {name: attributes.pop(name) for name in _ESSENTIAL if name in attributes}
     essentials["__qualname__"] = kind.__qualname__
     metaclass = type(kind)
     if not _is_python_metaclass(metaclass):  # it has to see them all when it is called
         essentials |= attributes
         attributes = {}
+    numbers = bindings.numbers_of(token, attributes)
     made = (metaclass, kind.__name__, kind.__bases__, essentials, token)
-    bindings = packing.bindings_of_class(kind)
-    state = (_version(kind, token), attributes, bindings, _abc_registry(kind))
+    state = (os.getpid(), attributes, numbers, packing.bindings_of_class(kind), _abc_registry(kind))
     return make_class, made, state, None, None, set_class
 
 
 def _reduce_hidden_class(kind: type) -> Any:
     """Reduce a builtin class that its module does not offer by its name, such as a generator's."""
     for place in ("types", "_collections_abc", *sys.modules):
-        names = {} if place == "__main__" else getattr(sys.modules.get(place), "__dict__", {})
+        names = (
+            {} if modules.is_main(sys.modules.get(place)) else getattr(sys.modules.get(place), "__dict__", {})
+        )
         for name, value in list(names.items()):
             if value is kind:
                 return namespaces.find_attribute, (place, name)
@@ -87,29 +89,47 @@ def _is_python_metaclass(metaclass: type) -> bool:
     return instances.solid_base(metaclass) is type
 
 
-def _version(kind: type, token: identity.Token) -> int:
-    """Return a number that grows when an attribute of the class has been bound anew since."""
-    content = _content(kind)
-    number, known = _versions.get(token, (0, None))
-    if known != content:
-        number += 1
-        _versions[token] = (number, content)
-    return number
+def _abc_registry(kind: type) -> tuple[tuple[type, ...], tuple[type, ...]]:
+    """Return the classes registered with an abstract class, and the standard ones it is registered with."""
+    registered = _registered_with(kind) if "_abc_impl" in kind.__dict__ else ()
+    return registered, _standard.of(kind)
 
 
-def _content(kind: type) -> int:
-    return hash(tuple((name, id(value)) for name, value in list(kind.__dict__.items())))
+class _StandardRegistrations:
+    """With which abstract classes of the standard library classes have been registered."""
+
+    def __init__(self) -> None:
+        self._token: object = None
+        self._found: dict[type, tuple[type, ...]] = {}
+
+    def of(self, kind: type) -> tuple[type, ...]:
+        """Return those with which `kind` has been."""
+        import abc
+
+        if self._token != abc.get_cache_token():  # it grows with every registration
+            self._token = abc.get_cache_token()
+            self._found = self._look()
+        return self._found.get(kind, ())
+
+    @staticmethod
+    def _look() -> dict[type, tuple[type, ...]]:
+        found: dict[type, tuple[type, ...]] = {}
+        for name in ("collections.abc", "numbers"):
+            for abstract in list(getattr(sys.modules.get(name), "__dict__", {}).values()):
+                if isinstance(abstract, type) and "_abc_impl" in vars(abstract):
+                    for kind in _registered_with(abstract):
+                        found[kind] = (*found.get(kind, ()), abstract)
+        return found
 
 
-def _abc_registry(kind: type) -> tuple[type, ...] | None:
-    if "_abc_impl" not in kind.__dict__:
-        return None
+_standard = _StandardRegistrations()
+
+
+def _registered_with(abstract: type) -> tuple[type, ...]:
     import _abc  # type: ignore[import-not-found]  # what the abc module itself is made with
 
-    registered: tuple[type, ...] = tuple(
-        r for r in (weak() for weak in _abc._get_dump(kind)[0]) if r is not None
-    )
-    return registered
+    weak: Any = _abc._get_dump(abstract)[0]
+    return tuple(found for found in (reference() for reference in weak) if found is not None)
 
 
 class _Silent:
@@ -121,11 +141,34 @@ class _Silent:
         pass
 
 
-class _SilentWithDict:
-    """The same for classes whose bases give their instances a `__dict__`."""
+_silent: dict[tuple[type, tuple[str, ...]], type] = {(object, ()): _Silent}
 
-    def __init_subclass__(cls, **named: Any) -> None:
-        pass
+
+def _silent_base(bases: tuple[type, ...]) -> type:
+    """Return a class to put first that can be taken away again: its layout is that of the first base.
+
+    A class that does not fit would not do for a try: it would stay among the `__subclasses__` of the bases.
+    """
+    base = max(bases, key=lambda base: len(instances.solid_base(base).__mro__))
+    while base.__base__ is not None and _layout(base) == _layout(base.__base__):
+        base = base.__base__
+    below = base.__base__ or object
+    if any(isinstance(value, MemberDescriptorType) for value in vars(base).values()):
+        return _Silent  # one with slots of its own is the base that counts, whatever stands beside it
+    added = []
+    if base.__dictoffset__ and not below.__dictoffset__:
+        added.append("__dict__")
+    if base.__weakrefoffset__ and not below.__weakrefoffset__:
+        added.append("__weakref__")
+    key = (below, tuple(added))
+    if key not in _silent:
+        space = {**vars(_Silent), "__slots__": key[1], "__orig_bases__": ()}  # Generic asks for the latter
+        _silent[key] = type.__new__(type(below), "_Silent", (below,), space)
+    return _silent[key]
+
+
+def _layout(kind: type) -> tuple[int, int, int]:
+    return kind.__basicsize__, kind.__dictoffset__, kind.__weakrefoffset__
 
 
 def make_class(
@@ -144,50 +187,42 @@ def _new_class(metaclass: Any, name: str, bases: tuple[type, ...], essentials: d
     if not _is_python_metaclass(metaclass):
         return metaclass.__new__(metaclass, name, bases, dict(essentials))
     if any("__init_subclass__" in base.__dict__ for b in bases for base in b.__mro__ if base is not object):
-        for silent in (_Silent, _SilentWithDict):
-            try:
-                made: Any = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
-                made.__bases__ = bases
-            except TypeError:  # the layouts differ: with a `__dict__`, or neither (then it is heard)
-                continue
+        silent = _silent_base(bases)
+        try:
+            made: Any = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
+            type.__setattr__(made, "__bases__", bases)  # a metaclass may have a `__setattr__` of its own
+        except TypeError:  # a layout like none above: then `__init_subclass__` is heard
+            pass
+        else:
             return made
     return type.__new__(metaclass, name, bases, dict(essentials))
 
 
-def set_class(kind: Any, state: tuple[int, dict[str, Any], Any, tuple[type, ...] | None]) -> None:
-    """Set the attributes of a class that `make_class` returned, unless it has this version of them."""
-    version, attributes, bindings, registered = state
+def set_class(kind: Any, state: tuple[int, dict[str, Any], tuple[int, ...], Any, Any]) -> None:
+    """Set the attributes of a class that `make_class` returned, by the rule of `bindings`."""
+    sender, attributes, numbers, bound, registered = state
     if not identity.is_at_home(kind) and _is_python_metaclass(type(kind)):
-        token = identity.token_of(kind)
-        if _versions.get(token, (0, 0))[0] < version:
-            _set_attributes(kind, attributes, registered)
-            _versions[token] = (version, _content(kind))
-    if bindings is not None:
-        namespaces.bind(*bindings)
+        _set_attributes(kind, sender, attributes, numbers)
+        for subclass in registered[0]:
+            kind.register(subclass)
+        for abstract in registered[1]:
+            abstract.register(kind)
+    if bound is not None:
+        bindings.bind(*bound)
 
 
-def _set_attributes(kind: Any, attributes: dict[str, Any], registered: tuple[type, ...] | None) -> None:
-    for name in [n for n in kind.__dict__ if n not in attributes and _is_stale(kind, n)]:
+def _set_attributes(kind: Any, sender: int, attributes: dict[str, Any], numbers: tuple[int, ...]) -> None:
+    token = identity.token_of(kind)
+    for name in bindings.lost(kind.__dict__, token, sender, attributes):
         type.__delattr__(kind, name)
-    if registered is not None:
+    for (name, value), number in zip(attributes.items(), numbers, strict=True):
+        if bindings.wins(kind.__dict__, (token, name), sender, number):
+            type.__setattr__(kind, name, value)
+            bindings.note((token, name), sender, number, value)
+    if "__abstractmethods__" in attributes and "_abc_impl" not in kind.__dict__:
         import _abc  # as above
 
-        type.__setattr__(kind, "__abstractmethods__", frozenset())
         _abc._abc_init(kind)
-    for name, value in attributes.items():
-        if kind.__dict__.get(name, _SilentWithDict) is not value:
-            type.__setattr__(kind, name, value)
-    for subclass in registered or ():
-        kind.register(subclass)
-
-
-def _is_stale(kind: type, name: str) -> bool:
-    """Tell whether an attribute that the sender's class does not have is one that it has lost."""
-    if name in _MADE_BY_TYPE or name in ("__slots__", "__module__", "__qualname__", "__doc__"):
-        return False
-    return not isinstance(
-        kind.__dict__[name], MemberDescriptorType | GetSetDescriptorType | types.BuiltinFunctionType
-    )
 
 
 def is_enum_member(obj: Any) -> bool:

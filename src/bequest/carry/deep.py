@@ -5,13 +5,14 @@ pack_deep(obj, file, options) -> the pickler, done
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 import threading
 from types import FunctionType
 from typing import Any
 
-from bequest.carry.pickler import PROTOCOL, PackingPickler
+from bequest.carry.graph import PROTOCOL, PackingPickler
 
 _PythonPickler: Any = pickle._Pickler  # private, the same in all versions
 _save_builtin = _PythonPickler.save
@@ -27,6 +28,7 @@ def _limit_recursion(limit: int) -> bool:
     return True
 
 
+_MADE_MEANWHILE = 100_000  # a graph is no deeper than there are objects, but reducers may make some
 _DEEPEST = 10_000_000
 # Python calls between one `save_reduce` and that of what the object holds, with what stands above them all.
 _FRAMES_A_LEVEL, _USUAL_ROOM = 30, 5000
@@ -41,12 +43,13 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
     """
 
     is_deep = True
-    _level = 0
+    _level = _most_levels = 0
 
     def pack(self, obj: Any) -> None:
         """Write the message, under a recursion limit that hundreds of thousands of levels fit in."""
         with _one_at_a_time:
             limit = sys.getrecursionlimit()
+            self._most_levels = _MADE_MEANWHILE + len(gc.get_objects())
             sys.setrecursionlimit(max(limit, _DEEPEST))
             try:
                 super().pack(obj)
@@ -79,13 +82,17 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
         reduced = self.reducer_override(obj)
         if reduced is NotImplemented:
             reduced = self._default(obj)
-        if reduced is None:
+        if reduced is None and isinstance(obj, type):
+            self.save_type(obj)
+        elif reduced is None:
             self.save_global(obj)
         elif isinstance(reduced, str):
             self.save_global(obj, reduced)
         else:
             function, args, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
             self._level += 1
+            if self._level > self._most_levels:
+                raise RecursionError("an object makes new objects to be packed without end")
             self.save_reduce(function, args, state, items, pairs, setter, obj=obj)
             self._level -= 1
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from bequest.carry.pickler import PackingPickler
+    from bequest.carry.graph import PackingPickler
 
 # Set by C code from the arguments; read back here, since `args` may have been changed or may not tell them.
 _FIELDS = (
@@ -94,13 +94,13 @@ def make_exception(kind: type[BaseException], base: Any, args: tuple[Any, ...]) 
 def set_exception(error: BaseException, state: dict[str, Any]) -> None:
     """Set what an exception holds."""
     if not isinstance(error, BaseExceptionGroup):
-        error.args = state["args"]
+        object.__setattr__(error, "args", state["args"])  # the class may be frozen
     for name, value in (state.get("fields") or {}).items():
         try:
             object.__setattr__(error, name, value)
         except (AttributeError, TypeError):  # read-only in this class: it was made from `args`
             continue
     instances.fill(error, (state.get("dict"), state.get("slots"), None))
-    error.__cause__ = state.get("cause")
-    error.__context__ = state.get("context")
-    error.__suppress_context__ = bool(state.get("suppress"))
+    object.__setattr__(error, "__cause__", state.get("cause"))
+    object.__setattr__(error, "__context__", state.get("context"))
+    object.__setattr__(error, "__suppress_context__", bool(state.get("suppress")))

@@ -13,14 +13,14 @@ from __future__ import annotations
 import marshal
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
-from bequest.carry import identity, modules, namespaces
+from bequest.carry import bindings, identity, modules, namespaces
 from bequest.carry.reads import reads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from bequest.carry.pickler import PackingPickler
+    from bequest.carry.graph import PackingPickler
 
 _EMPTY: Any = object()
 
@@ -28,18 +28,26 @@ _EMPTY: Any = object()
 def reduce_function(function: FunctionType, packing: PackingPickler) -> Any:
     """Reduce a function by name where a child finds it so, else by value."""
     if modules.goes_by_name(function):
+        packing.named.add(function.__module__)
         packing.reach.by_name(function)
         return NotImplemented
     packing.reach.code(function.__code__, function.__globals__)
-    namespace, bindings = _namespace_of(function, packing)
-    made = (
-        function.__code__,
-        namespace,
-        function.__name__,
-        function.__closure__,
-        identity.token_of(function),
-    )
-    return make_function, made, (_attributes(function), bindings), None, None, set_function
+    name = _global_name(function)
+    namespace, bound = _namespace_of(function, name, packing)
+    known_as = (identity.token_of(function, name), name)
+    made = (function.__code__, namespace, function.__name__, function.__closure__, known_as)
+    return make_function, made, (_attributes(function), bound), None, None, set_function
+
+
+def _global_name(function: FunctionType) -> str | None:
+    """Return the global of its own namespace that is this function: mostly its name, or a decorated one's."""
+    namespace = function.__globals__
+    for name in (function.__name__, function.__qualname__.partition(".")[0]):
+        if namespace.get(name) is function:
+            return name
+    if function.__closure__ is None:
+        return None
+    return next((name for name, value in list(namespace.items()) if value is function), None)
 
 
 def _attributes(function: FunctionType) -> dict[str, Any]:
@@ -57,10 +65,11 @@ def _attributes(function: FunctionType) -> dict[str, Any]:
         state["__annotate__"] = annotate
     else:
         state["__annotations__"] = function.__annotations__ or None
-    return {name: value for name, value in state.items() if value is not None}
+    always = ("__defaults__", "__kwdefaults__")  # one that the sender has removed is removed here as well
+    return {name: value for name, value in state.items() if value is not None or name in always}
 
 
-def _namespace_of(function: FunctionType, packing: PackingPickler) -> tuple[Any, Any]:
+def _namespace_of(function: FunctionType, name: str | None, packing: PackingPickler) -> tuple[Any, Any]:
     """Return what gives the receiver the function's globals, and the bindings to lay over them."""
     namespace = function.__globals__
     module = modules.namespace_module(namespace)
@@ -71,18 +80,17 @@ def _namespace_of(function: FunctionType, packing: PackingPickler) -> tuple[Any,
         )  # of exec, or of a module that nobody lists: a dict like any other, carried whole
     if modules.is_importable(module):
         return packing.namespace_reference(module), None
-    return packing.namespace_reference(module), packing.bindings(module, _names_read(function))
+    return packing.namespace_reference(module), packing.bindings(module, _names_read(function, name))
 
 
-def _names_read(function: FunctionType) -> set[str]:
+def _names_read(function: FunctionType, own_name: str | None) -> set[str]:
     found = reads(function.__code__)
     namespace = function.__globals__
     names = set(namespaces.own_names(namespace)) if found.whole else set(found.names)
     for imported in found.imports:
         names.add(imported.partition(".")[0])
-    top = function.__qualname__.partition(".")[0]
-    if namespace.get(top) is function:
-        names.add(top)
+    if own_name is not None:
+        names.add(own_name)
     return names
 
 
@@ -91,21 +99,30 @@ def make_function(
     namespace: dict[str, Any],
     name: str,
     cells: tuple[CellType, ...] | None,
-    token: identity.Token,
+    known_as: tuple[identity.Token, str | None],
 ) -> Any:
-    """Make the function that `token` stands for, or find the one that is here already.
+    """Make the function that its token stands for, or find the one that is here already.
 
-    One that was first sent from here is itself again. One without cells that is a name of its namespace here
-    stays that object, brought up to date; any other is made anew, so that each message is a snapshot.
+    One that was first sent from here is itself again. One that is a global of its namespace, there and here,
+    stays that object, with what it has closed over and counted here; any other is made anew, so that each
+    message is a snapshot.
+
+    Args:
+        code: Its code.
+        namespace: Its globals.
+        name: Its name.
+        cells: What it closes over, or None.
+        known_as: Its token, and the global that it is in the sender, or None.
     """
+    token, global_name = known_as
     known = identity.find(token, FunctionType)
-    if known is not None:
-        if identity.is_at_home(known):
-            return known
-        bound: Any = namespace.get(name)
-        if cells is None and bound is known:
+    if known is not None and identity.is_at_home(known):
+        return known
+    bound: Any = namespace.get(global_name) if global_name is not None else None
+    if known is not None and bound is known:
+        if cells is None:
             bound.__code__ = code
-            return bound
+        return bound
     function = FunctionType(code, namespace, name, None, cells)
     identity.remember(function, token)
     return function
@@ -113,15 +130,15 @@ def make_function(
 
 def set_function(function: Any, state: tuple[dict[str, Any], Any]) -> None:
     """Set attributes and globals of a function that `make_function` returned."""
-    attributes, bindings = state
+    attributes, bound = state
     if not identity.is_at_home(function):
         own = attributes.pop("__dict__", None)
         for name, value in attributes.items():
             setattr(function, name, value)
         for name, value in (own or {}).items():
             function.__dict__.setdefault(name, value)
-    if bindings is not None:
-        namespaces.bind(function.__globals__, bindings)
+    if bound is not None:
+        bindings.bind(function.__globals__, bound)
 
 
 def reduce_code(code: CodeType, packing: PackingPickler) -> Any:
@@ -185,7 +202,9 @@ def reduce_module(module: ModuleType, packing: PackingPickler) -> Any:
     if modules.is_main(module):
         return namespaces.main_module, ()
     if modules.is_importable(module):
-        return namespaces.import_module, (modules.listed_name(module),)
+        name = modules.listed_name(module)
+        packing.named.add(name)
+        return namespaces.import_module, (name,)
     import sys
 
     listed = sys.modules.get(module.__name__) is module

@@ -2,59 +2,59 @@
 
     sender: token_of(obj) -> token, sent along      receiver: find(token) -> the object known by it, or None
 
-A token is `(maker, number)`: which process first sent the object, and a number there. The maker finds its own
-object again when the token comes home; a receiver remembers what it rebuilt for as long as that lives. A
-forked process shares its parent's objects: for those that `__main__` names, its tokens say the name, so that
-the parent knows them for its own.
+A token is `(maker, number, path, address)`: which process first sent the object, a number there, where in
+`__main__` it is found, if it is, and its address. The maker finds its own object again when the token comes
+home; a receiver remembers what it rebuilt for as long as that lives. A forked process shares its parent's
+objects, at the same addresses: each knows the other's by path and address, whichever has first sent one.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import sys
 import time
 from _weakref import ref
-from types import ModuleType
+
+from bequest.carry import bindings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-Token = tuple[str, "int | str"]
-
-FORKED = "fork"
-"""The maker in tokens of objects that a forked process shares by name with the process it was forked from."""
+    Token = tuple[str, int, str | None, int]
 
 _tokens: dict[int, tuple[ref[Any], Token]] = {}
 _objects: dict[Token, ref[Any]] = {}
 _numbers = itertools.count()
-_state: dict[str, Any] = {"maker": None, "forked": False}
 
 
-def _after_fork_in_child() -> None:
-    _state["maker"], _state["forked"] = None, True
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_makers: dict[int, str] = {}  # by process id: this process, and those that it was forked from
 
 
 def maker() -> str:
     """Return the name of this process in tokens: unlike any other process's, now or earlier."""
-    if _state["maker"] is None:
-        _state["maker"] = f"{os.getpid():x}.{time.monotonic_ns():x}"
-    name: str = _state["maker"]
-    return name
+    pid = os.getpid()
+    return _makers.get(pid) or _makers.setdefault(pid, f"{pid:x}.{time.monotonic_ns():x}")
 
 
-def token_of(obj: Any) -> Token:
-    """Return the token of a function or class, made at the first call."""
+# A forked process has to know its parent's name, whether or not that has sent anything yet.
+os.register_at_fork(before=maker)
+
+
+def token_of(obj: Any, global_name: str | None = None) -> Token:
+    """Return the token of a function or class, made at the first call.
+
+    Args:
+        obj: The function or class.
+        global_name: A global that it is, where that is not what its qualified name says.
+    """
     entry = _tokens.get(id(obj))
     if entry is not None and entry[0]() is obj:
         return entry[1]
-    token: Token = (maker(), next(_numbers))
-    path = getattr(obj, "__qualname__", None) or obj.__name__
-    if _state["forked"] and _main_attribute(obj.__module__, path) is obj:
-        token = (FORKED, path)
+    path = global_name or getattr(obj, "__qualname__", None) or obj.__name__
+    found = path if _main_attribute(path) is obj else None
+    token: Token = (maker(), next(_numbers), found, id(obj))
     remember(obj, token)
     return token
 
@@ -69,6 +69,7 @@ def remember(obj: Any, token: Token) -> None:
             del _tokens[key]
         if _objects.get(token) is gone:
             del _objects[token]
+            bindings.forget(token)
 
     weak = ref(obj, forget)
     _tokens[key] = (weak, token)
@@ -80,28 +81,22 @@ def find(token: Token, kind: type) -> Any:
     weak = _objects.get(token)
     if weak is not None:
         return weak()
-    if token[0] == FORKED and isinstance(token[1], str):
-        own = _main_attribute("__main__", token[1])
-        return own if isinstance(own, kind) else None
-    return None
+    if token[2] is None:
+        return None
+    # A fork shares objects: the same name, at the same address, and not one that was rebuilt here.
+    own = _main_attribute(token[2])
+    shared = isinstance(own, kind) and id(own) == token[3] and token[0] != maker() and is_at_home(own)
+    return own if shared else None
 
 
 def is_at_home(obj: Any) -> bool:
-    """Tell whether `obj` was first sent by this very process, or is the one a forked child sent by name."""
+    """Tell whether `obj` was made in this process, or in one that it was forked from; not rebuilt."""
     entry = _tokens.get(id(obj))
-    if entry is None or entry[0]() is not obj:
-        return True
-    return bool(entry[1][0] == _state["maker"])
+    return entry is None or entry[0]() is not obj or entry[1][0] in _makers.values()
 
 
-def _main_attribute(module: str, path: str) -> Any:
-    import sys
-
-    if module != "__main__":
-        return None
+def _main_attribute(path: str) -> Any:
     found: Any = sys.modules.get("__main__")
-    if not isinstance(found, ModuleType):
-        return None
     for part in path.split("."):
         found = getattr(found, part, None)
     return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import os
 import sys
+from io import open_code as _open_code
 from types import FunctionType, ModuleType
 
 from bequest.carry.modules import is_user_module
@@ -241,7 +242,7 @@ def _source(main: ModuleType) -> bytes | str | None:
     file = vars(main).get("__file__")
     if not isinstance(file, str) or type(loader).__name__ != "SourceFileLoader":
         return None
-    with open(file, "rb") as stream:
+    with _open_code(file) as stream:  # a program may have put a function of its own in the place of `open`
         return stream.read()
 
 

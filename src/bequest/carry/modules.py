@@ -94,16 +94,11 @@ def listed_name(module: ModuleType) -> str | None:
 
 def is_importable(module: ModuleType) -> bool:
     """Tell whether a child that has our `sys.path` gets an equal module by importing its name."""
+    name = listed_name(module)
+    if name is None or name in _MAIN_NAMES or is_main(module):
+        return False
     if _importable.get(id(module)) is module:
         return True
-    name = getattr(module, "__name__", None)
-    if (
-        not isinstance(name, str)
-        or name in _MAIN_NAMES
-        or is_main(module)
-        or sys.modules.get(name) is not module
-    ):
-        return False
     # A library may have put a folder of its own on the path for a while (what debuggers vendor, say).
     if name.partition(".")[0] not in sys.stdlib_module_names and not _finders_know(module, name):
         return False
@@ -115,7 +110,7 @@ def _finders_know(module: ModuleType, name: str) -> bool:
     """Ask the finders of `sys.meta_path` as an import in a child would."""
     parent = sys.modules.get(name.rpartition(".")[0])
     path = getattr(parent, "__path__", None) if "." in name else None
-    if "." in name and path is None:
+    if "." in name and (path is None or parent is None or not is_importable(parent)):
         return False
     for finder in sys.meta_path:
         find_spec = getattr(finder, "find_spec", None)

@@ -90,7 +90,7 @@ def find_paths(root: Any, wanted: list[Any]) -> dict[int, Path]:
         if type(obj) not in _ATOMS:
             queue.extend((child, (*steps, *more)) for child, *more in _children(obj))
     for obj in wanted:
-        found.setdefault(id(obj), Path((("root", "something that the message holds"),)))
+        found.setdefault(id(obj), Path((("part", "something that the message holds"),)))
     return found
 
 

@@ -1,14 +1,11 @@
-"""One pass over an object graph: what a message holds, in the order in which a receiver rebuilds it.
+"""Pack a message: anything that goes to a process that runs, or all that a process starts with.
 
     dumps(obj) -> bytes that `pickle.loads` reads wherever bequest can be imported
     pack(obj, starting=True, ...) -> Packed: the same for a process about to start, and what was left behind
 
-The stream is a plain pickle of protocol 5: a prologue that names the dicts which are one per process
-(`__main__`'s, `builtins`', `sys.modules`), the object, and behind it the state of modules and the
-explanations of stand-ins.
-The C pickler does the work; where the graph is too deep for its recursion, the pass is made again by the
-Python one, whose depth is memory alone. What nobody can carry becomes a stand-in first; whether that is
-allowed is decided when the whole message is known.
+The C pickler makes the pass (`graph`); where an object graph is too deep for its recursion, the pass is made
+again by the Python one (`deep`), whose depth is memory alone. What was left behind on the way is refused here
+or allowed.
 """
 
 from __future__ import annotations
@@ -16,42 +13,14 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from bequest.carry import arrival, classes, functions, instances, modules, namespaces, registry, shapes
-from bequest.carry.leftbehind import Explanation, LeftBehind, explanation_of
-from bequest.carry.path import Path, find_paths
-from bequest.carry.reach import Reach
-from bequest.carry.registry import NotCarriedError
+from bequest.carry.graph import ATOMS, PROTOCOL, LeftObject, PackingPickler, Remake
+from bequest.carry.path import Path
 from bequest.errors import CarryError
-
-Remake = Callable[[str], tuple[str, tuple[str, ...]] | None]
-"""Gives the source that makes a global of the main module again and the globals it reads, or None."""
 
 _CHANCES = 10
 _CHANGED_MEANWHILE = ("changed size during iteration", "mutated during iteration", "changed during iteration")
-_ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex))
-PROTOCOL = 5
-
-
-class LeftObject:
-    """An object that was left behind, in the process that packed the message.
-
-    Attributes:
-        obj: The object itself.
-        explanation: What the receiver's stand-in says; its path is filled in when the message is complete.
-        cause: What its own way to be pickled raised, or None.
-        often_held: As in `NotCarriedError`.
-    """
-
-    __slots__ = ("cause", "explanation", "obj", "often_held")
-
-    def __init__(
-        self, obj: Any, explanation: Explanation, cause: BaseException | None, often_held: bool
-    ) -> None:
-        self.obj, self.explanation, self.cause, self.often_held = obj, explanation, cause, often_held
 
 
 class Packed:
@@ -61,365 +30,17 @@ class Packed:
         data: The pickle.
         keep: Objects that must stay alive here until the receiver has rebuilt the message.
         left: What was left behind.
+        shared: Descriptors that wait in `multiprocessing.resource_sharer` for the receiver.
+        named: Names of modules that the receiver imports.
     """
 
-    __slots__ = ("data", "keep", "left")
+    __slots__ = ("data", "keep", "left", "named", "shared")
 
-    def __init__(self, data: bytes, keep: list[object], left: list[LeftObject]) -> None:
+    def __init__(
+        self, data: bytes, keep: list[object], left: list[LeftObject], shared: list[Any], named: set[str]
+    ) -> None:
         self.data, self.keep, self.left = data, keep, left
-
-
-class _Tail:
-    """Stands behind the object in every message: reduced last, when all that it tells of is known."""
-
-
-class PackingPickler:
-    """What the C pickler and the Python one have in common; see the module's docstring."""
-
-    dump: Callable[[Any], None]
-    memo: Any
-    dispatch_table: Any
-    is_deep = False
-
-    def __init__(self, file: Any, *, starting: bool, root: Any, remake: Remake | None) -> None:
-        super().__init__(file, PROTOCOL)  # type: ignore[call-arg]
-        self.starting = starting
-        self.root = root
-        self.kept: list[object] = []
-        self.left: dict[int, LeftObject] = {}
-        self.paths: dict[int, Path] = {}
-        self.payload_left: set[int] = set()  # of `left`, those that are not only there with module state
-        self.reach = Reach(self)
-        self._remake = remake
-        self._references: dict[int, Any] = {}
-        self._globals_index: dict[int, tuple[str, str]] | None = None
-        self._seed(file)
-
-    def _seed(self, file: Any) -> None:
-        """Write a prologue that puts this process's well-known dicts into both memos.
-
-        A dict of exact type is pickled by content without asking anybody; known to the memo, it is a
-        reference.
-        """
-        seeds = (
-            (sys.modules["__main__"].__dict__, b"main_namespace"),
-            (namespaces.builtins_namespace(), b"builtins_namespace"),
-            (sys.modules, b"all_modules"),
-        )
-        file.write(b"\x80\x05")
-        for _, name in seeds:
-            file.write(b"cbequest.carry.namespaces\n" + name + b"\n)R\x940")
-        self.memo = {id(known): (index, known) for index, (known, _) in enumerate(seeds)}
-        self.dispatch_table = shapes.registered_reducers()
-
-    def pack(self, obj: Any) -> None:
-        """Write the message."""
-        self.dump(_Message(obj))
-
-    # -- what reducers ask for -------------------------------------------------------------------------------
-
-    def share_fd(self, fd: int) -> Any:
-        """Return what gives the receiver its own duplicate of `fd`; see `registry.Packing`."""
-        from multiprocessing import reduction
-
-        return reduction.DupFd(fd)
-
-    def keep(self, obj: object) -> None:
-        """Keep `obj` alive until the receiver has the message."""
-        self.kept.append(obj)
-
-    def namespace_reference(self, module: ModuleType) -> Any:
-        """Return an object whose pickle is the namespace of `module` in the receiver."""
-        if modules.is_main(module):
-            return module.__dict__
-        reference = self._references.get(id(module))
-        if reference is None:
-            reference = self._references[id(module)] = _NamespaceOf(module)
-            self.reach.module(module)
-        return reference
-
-    def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
-        """Return the present bindings of a namespace that travels by value."""
-        return namespaces.pack_bindings(module.__name__, module.__dict__, names)
-
-    def bindings_of_class(self, kind: type) -> Any:
-        """Return the binding of a class under its own name, where its namespace travels by value."""
-        module = sys.modules.get(kind.__module__)
-        name = kind.__qualname__.partition(".")[0]
-        if module is None or modules.is_importable(module) or module.__dict__.get(name) is not kind:
-            return None
-        return self.namespace_reference(module), self.bindings(module, (name,))
-
-    def lenient_bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
-        """Return bindings without those whose objects cannot be carried."""
-        values = self.carriable({name: module.__dict__[name] for name in names})
-        return namespaces.pack_bindings(module.__name__, module.__dict__, values)
-
-    def carriable(self, values: dict[Any, Any]) -> dict[Any, Any]:
-        """Return the items of `values` that can be carried, at least on their own level."""
-        return {key: value for key, value in values.items() if self._can_reduce(value)}
-
-    def _can_reduce(self, value: Any) -> bool:
-        if type(value) in _ATOMS or type(value) in (dict, list, tuple, set, frozenset, FunctionType):
-            return True
-        before = set(self.left)
-        self.reducer_override(value)
-        fresh = set(self.left) - before
-        for key in fresh:
-            del self.left[key]
-        return not fresh
-
-    # -- the pass --------------------------------------------------------------------------------------------
-
-    def reducer_override(self, obj: Any) -> Any:
-        """Reduce one object; asked by the pickler for all but exact builtin containers and atoms."""
-        kind = type(obj)
-        reduce = _OWN.get(kind)
-        if reduce is not None:
-            return self._guarded(reduce, obj)
-        if isinstance(obj, type):
-            return self._guarded(classes.reduce_class, obj)
-        self.reach.kinds[kind] = None
-        if kind in self.dispatch_table and shapes.is_users_reducer(self.dispatch_table[kind]):
-            return self._registered(obj)
-        found = registry.find(kind)
-        if found is not None:
-            return self._guarded(found, obj)
-        return self._instance(obj, kind)
-
-    def _guarded(self, reduce: Callable[[Any, Any], Any], obj: Any) -> Any:
-        try:
-            return reduce(obj, self)
-        except NotCarriedError as refusal:
-            return self._leave(obj, refusal, refusal.__cause__)
-
-    def _instance(self, obj: Any, kind: type) -> Any:
-        """Reduce an instance: as its own module's object, as a copy of what it holds, or by its own way."""
-        place = self._as_global(obj, kind)
-        if place is not None:
-            _, (_, base, value), state, *_ = instances.reduce_by_state(obj)
-            return (
-                namespaces.find_global,
-                (*place, kind, base, value),
-                state,
-                None,
-                None,
-                namespaces.set_global,
-            )
-        if kind in self.dispatch_table:
-            return self._registered(obj)
-        if classes.is_enum_member(obj):
-            return classes.reduce_enum_member(obj, self)
-        if isinstance(obj, BaseException):
-            from bequest.carry import exceptions
-
-            return exceptions.reduce_exception(obj, self)
-        shape = shapes.shape_of(kind)
-        if shape is shapes.PLAIN:
-            return NotImplemented
-        if shape is shapes.COPIED and not self.starting and shapes.makes_itself(kind):
-            return self.own_way(obj)
-        if shape is shapes.COPIED or (shape is shapes.OWN_WAY_BUT_USERS and self.starting):
-            return instances.reduce_by_state(obj) if self._state_crosses(obj, shape) else self.own_way(obj)
-        return self.own_way(obj)
-
-    def _state_crosses(self, obj: Any, shape: int) -> bool:
-        """Tell whether all that a user's object holds directly can be carried.
-
-        Where not, and its class says how it is pickled, that is what its author has done about it.
-        """
-        if shape is shapes.COPIED:
-            return True
-        held = {**(instances.instance_dict(obj) or {}), **instances.read_slots(obj)}
-        return all(self._is_light(value) or self._can_reduce(value) for value in held.values())
-
-    @staticmethod
-    def _is_light(value: Any) -> bool:
-        return type(value) in _ATOMS or shapes.shape_of(type(value)) is shapes.PLAIN
-
-    def own_way(self, obj: Any) -> Any:
-        """Reduce an object by its own `__reduce_ex__`, so that what that raises can be told with its path."""
-        singleton = shapes.library_global(obj)
-        if singleton is not None:
-            return singleton
-        if shapes.shape_of(type(obj)) is shapes.COPIED_UNLESS_GLOBAL:
-            return instances.reduce_by_state(obj)
-        try:
-            reduced = obj.__reduce_ex__(PROTOCOL)
-        except RecursionError as error:
-            if not self.is_deep:  # perhaps for the depth at which it was asked: the pass in Python will know
-                raise
-            return self._fall_back(obj, error)
-        except Exception as error:  # noqa: BLE001 - whatever a user's method raises is told
-            return self._fall_back(obj, error)
-        if isinstance(reduced, str):
-            return self._by_its_name(obj, reduced)
-        return reduced
-
-    def _registered(self, obj: Any) -> Any:
-        """Reduce an object by the reducer that was registered for its type."""
-        try:
-            return self.dispatch_table[type(obj)](obj)
-        except RecursionError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as for an object's own way
-            return self._fall_back(obj, error)
-
-    def _fall_back(self, obj: Any, error: BaseException) -> Any:
-        """Serve an object whose own way fails.
-
-        A process that starts gets what the object holds: fork asks nobody. To one that runs, an error of the
-        user's own code goes on as it is, as from any pickler.
-        """
-        kind = type(obj)
-        if not self.starting and modules.is_users_class(kind) and _is_from_python_code(error):
-            raise error
-        if instances.can_copy(kind) and kind.__module__.partition(".")[0] not in sys.stdlib_module_names:
-            return instances.reduce_by_state(obj)
-        text = str(error).rstrip(".") or type(error).__name__
-        return self._leave(obj, NotCarriedError(text, "Make it in the process that uses it"), error)
-
-    def _by_its_name(self, obj: Any, name: str) -> Any:
-        """Serve an object that says it is a global; where no import finds it, it goes by what it holds."""
-        module = sys.modules.get(getattr(obj, "__module__", None) or "")
-        if module is not None and modules.is_importable(module):
-            return name
-        if module is None or not modules.is_main(module):
-            return name
-        if instances.can_copy(type(obj)):
-            return instances.reduce_by_state(obj)
-        refusal = NotCarriedError(
-            f"it is known only as {name} of __main__", "Put it into a module of its own"
-        )
-        return self._leave(obj, refusal, None)
-
-    def _as_global(self, obj: Any, kind: type) -> tuple[str, str] | None:
-        """Return (module, name) where `obj` is a global of a user module, to be found there by the receiver.
-
-        In a message to a running process only a bare sentinel is: anything else is sent for what it holds
-        now.
-        """
-        if kind is not object and not (
-            self.starting and modules.is_users_class(kind) and instances.can_copy(kind)
-        ):
-            return None
-        found = modules.user_modules()
-        if not found:
-            return None
-        if self._globals_index is None:
-            self._globals_index = {
-                id(value): (name, key)
-                for name, module in found
-                for key, value in list(module.__dict__.items())
-                if not key.startswith("__")
-            }
-        return self._globals_index.get(id(obj))
-
-    def _leave(self, obj: Any, refusal: NotCarriedError, cause: BaseException | None) -> Any:
-        """Put a stand-in in the place of `obj`, or the statement that makes it again in the receiver."""
-        remade = self._made_again(obj)
-        if remade is not None:
-            return remade
-        if id(obj) not in self.left:
-            explanation = Explanation("", shapes.describe_kind(obj), refusal.reason, refusal.remedy)
-            self.left[id(obj)] = LeftObject(obj, explanation, cause, refusal.often_held)
-        return LeftBehind, (self.left[id(obj)].explanation,)
-
-    def _made_again(self, obj: Any) -> Any:
-        if self._remake is None:
-            return None
-        for name, value in list(sys.modules["__main__"].__dict__.items()):
-            if value is obj:
-                remade = self._remake(name)
-                if remade is not None:
-                    statement, needs = remade
-                    main = sys.modules["__main__"]
-                    return arrival.make_again, (name, statement, self.bindings(main, needs))
-        return None
-
-    def tail(self) -> Iterator[Any]:
-        """Yield what stands behind the object: module state, then explanations, until both are exhausted."""
-        told: set[int] = set()
-        self.payload_left = set(self.left)
-        while True:
-            yield from self.reach.items()
-            fresh = [left for key, left in list(self.left.items()) if key not in told]
-            if not fresh:
-                return
-            told |= {id(left.obj) for left in fresh}
-            self.paths |= find_paths(self.root, [left.obj for left in fresh])
-            for left in fresh:
-                left.explanation.path = str(self.paths[id(left.obj)])
-                yield _Explained(left.explanation)
-            yield from (None, None, None)
-
-
-def _is_from_python_code(error: BaseException) -> bool:
-    """Tell whether an error that a method raised comes from Python code, not from the interpreter."""
-    trace = error.__traceback__
-    return trace is not None and trace.tb_next is not None
-
-
-class _Message:
-    """The root of the pickle: rebuilt, it is the object that was packed."""
-
-    def __init__(self, obj: Any) -> None:
-        self.obj = obj
-
-
-class _NamespaceOf:
-    """Rebuilt, it is the namespace of a module."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.module = module
-
-
-class _Explained:
-    """An explanation whose path is known now."""
-
-    def __init__(self, explanation: Explanation) -> None:
-        self.explanation = explanation
-
-
-def _reduce_message(message: _Message, packing: PackingPickler) -> Any:
-    return arrival.first, (message.obj, _Tail())
-
-
-def _reduce_tail(tail: _Tail, packing: PackingPickler) -> Any:
-    return arrival.ModuleState, (), None, packing.tail()
-
-
-def _reduce_namespace(reference: _NamespaceOf, packing: PackingPickler) -> Any:
-    module = reference.module
-    if modules.is_importable(module):
-        return namespaces.module_namespace, (module.__name__,)
-    return namespaces.made_namespace, (module.__name__,)
-
-
-def _reduce_explained(explained: _Explained, packing: PackingPickler) -> Any:
-    return arrival.explain, (explained.explanation, explained.explanation.path)
-
-
-def _reduce_stand_in(stand_in: LeftBehind, packing: PackingPickler) -> Any:
-    return LeftBehind, (explanation_of(stand_in),)
-
-
-_OWN: dict[type, Callable[[Any, Any], Any]] = {
-    FunctionType: functions.reduce_function,
-    MethodType: functions.reduce_method,
-    CellType: functions.reduce_cell,
-    CodeType: functions.reduce_code,
-    ModuleType: functions.reduce_module,
-    staticmethod: functions.reduce_wrapper,
-    classmethod: functions.reduce_wrapper,
-    property: functions.reduce_property,
-    type: classes.reduce_class,
-    LeftBehind: _reduce_stand_in,
-    _Message: _reduce_message,
-    _Tail: _reduce_tail,
-    _NamespaceOf: _reduce_namespace,
-    _Explained: _reduce_explained,
-}
+        self.shared, self.named = shared, named
 
 
 class _CPickler(PackingPickler, pickle.Pickler):
@@ -439,7 +60,7 @@ def dumps(obj: Any) -> bytes:
         CarryError: Some part of `obj` cannot exist in another process; says which, where it stands and why.
             Nothing has been sent.
     """
-    if type(obj) in _ATOMS:
+    if type(obj) in ATOMS:
         return pickle.dumps(obj, PROTOCOL)
     return pack(obj).data
 
@@ -470,6 +91,7 @@ def pack(
         path = paths.get(id(entry.obj))  # none for what is only there with module state
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
+            _give_up_descriptors(packed.shared)
             raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
 
@@ -477,33 +99,47 @@ def pack(
 def _pass_over(obj: Any, options: dict[str, Any]) -> tuple[Packed, dict[int, Path]]:
     """Make the pass: in C, else in Python; again, where another thread has changed a container meanwhile."""
     make: Any = _CPickler
-    for chance in range(_CHANCES, -1, -1):
+    chances = _CHANCES
+    while True:
         file = io.BytesIO()
         pickler = make(file, **options)
+        shared = pickler.shared
         try:
             pickler.pack(obj)
             paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
-            return Packed(file.getvalue(), pickler.kept, list(pickler.left.values())), paths
+            packed = Packed(file.getvalue(), pickler.kept, list(pickler.left.values()), shared, pickler.named)
+            return packed, paths
         except RecursionError:
+            _give_up_descriptors(shared)
             if make is not _CPickler:
                 raise
             from bequest.carry.deep import DeepPickler as make
         except RuntimeError as error:
-            if chance == 0 or not any(words in str(error) for words in _CHANGED_MEANWHILE):
+            _give_up_descriptors(shared)
+            chances -= 1
+            if chances == 0 or not any(words in str(error) for words in _CHANGED_MEANWHILE):
                 raise
+        except BaseException:
+            _give_up_descriptors(shared)
+            raise
         finally:
             vars(pickler).clear()  # its parts refer to it: what it holds must not wait for the collector
-        _give_up_descriptors()
-    raise AssertionError("the last chance returns or raises")
 
 
-def _give_up_descriptors() -> None:
-    """Give up the descriptors that the start being packed has taken along: it is packed anew."""
+def _give_up_descriptors(shared: list[Any]) -> None:
+    """Close the duplicates of descriptors that were made for a message which is not sent, or packed anew."""
     context = sys.modules.get("multiprocessing.context")
-    popen = None if context is None else context.get_spawning_popen()
-    give_up = getattr(popen, "give_up_gifts", None)
+    give_up = getattr(None if context is None else context.get_spawning_popen(), "give_up_gifts", None)
     if give_up is not None:
         give_up()
+    for descriptor in shared:  # they wait in the resource sharer for a receiver
+        from multiprocessing import resource_sharer
+
+        sharer: Any = resource_sharer._resource_sharer  # type: ignore[attr-defined]  # private, in all versions
+        with sharer._lock:
+            _, close = sharer._cache.pop(descriptor._id[1], (None, None))
+        if close is not None:
+            close()
 
 
 def _is_refused(path: Path, lenient: bool) -> bool:

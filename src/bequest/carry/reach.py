@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from bequest.carry.pickler import PackingPickler
+    from bequest.carry.graph import PackingPickler
+
+    Route = tuple[int | str, ...]  # from an importable function or class: cells by number, attributes by name
 
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), range, type(...))
-_FOUND_BY_IMPORT = (ModuleType, FunctionType, type, staticmethod, classmethod, property)
+_FOUND_BY_IMPORT = (ModuleType, staticmethod, classmethod, property)
 _HEAPTYPE = 1 << 9
+_PARTS = ("__func__", "fget", "fset", "fdel", "func")  # of descriptors that hold functions
+_LONGEST_ROUTE = 50
 
 
 class Reach:
@@ -41,7 +45,8 @@ class Reach:
         self._modules: dict[str, ModuleType] = {}
         self._classes: dict[int, type] = {}
         self.kinds: dict[type, None] = {}  # of the instances met
-        self._functions: dict[int, FunctionType] = {}
+        self._functions: dict[int, tuple[FunctionType, Any, Route]] = {}
+        self._aliases: dict[str, ModuleType] = {}
         self._done: set[tuple[str, str]] = set()
 
     def code(self, code: CodeType, namespace: dict[str, Any]) -> None:
@@ -52,8 +57,10 @@ class Reach:
         self._kept.append(code)
         found = reads(code)
         self._attributes |= found.attributes
+        package = namespace.get("__package__")
         for name in found.imports:
             self._imported(name)
+            self._imported_from(package if isinstance(package, str) else "", name)
         home = modules.namespace_module(namespace)
         if home is not None and not modules.is_main(home) and modules.is_user_module(home):
             self._modules[home.__name__] = home
@@ -69,9 +76,21 @@ class Reach:
     def _imported(self, dotted: str) -> None:
         parts = dotted.split(".")
         for count in range(1, len(parts) + 1):
-            module = sys.modules.get(".".join(parts[:count]))
-            if isinstance(module, ModuleType):
-                self.module(module)
+            name = ".".join(parts[:count])
+            module = sys.modules.get(name)
+            if not isinstance(module, ModuleType):
+                continue
+            self.module(module)
+            if module.__dict__.get("__name__", name) != name and (
+                modules.is_importable(module) or modules.is_user_module(module)
+            ):
+                self._aliases[name] = module
+
+    def _imported_from(self, package: str, name: str) -> None:
+        """Follow a relative import: its level is not known here, so from the package and those above it."""
+        while package:
+            self._imported(f"{package}.{name}" if name else package)
+            package = package.rpartition(".")[0]
 
     def module(self, module: ModuleType) -> None:
         """Note a module that carried code can touch."""
@@ -88,16 +107,21 @@ class Reach:
         if isinstance(obj, type):
             self._class(obj)
         elif isinstance(obj, FunctionType):
-            self._function(obj)
+            self._function(obj, obj, ())
 
-    def _function(self, function: FunctionType) -> None:
-        if id(function) in self._functions:
-            return
-        self._functions[id(function)] = function
-        self.code(function.__code__, function.__globals__)
-        for cell in function.__closure__ or ():
-            for content in arrival.cell_contents(cell):
-                self._callable(content)
+    def _function(self, function: FunctionType, root: Any, route: Route) -> None:
+        """Note a function that a route leads to and those that it holds; without recursion, for the many."""
+        ahead = [(function, root, route)]
+        while ahead:
+            function, root, route = ahead.pop()
+            if id(function) in self._functions or len(route) > _LONGEST_ROUTE:
+                continue
+            if route and modules.goes_by_name(function):
+                root, route = function, ()
+            self._functions[id(function)] = (function, root, route)
+            self.code(function.__code__, function.__globals__)
+            for name, value in _held(function):
+                ahead += [(part, root, (*route, name, *way)) for way, part in _functions_in(value)]
 
     def _class(self, kind: type) -> None:
         if id(kind) in self._classes:
@@ -106,15 +130,9 @@ class Reach:
         for base in (*kind.__bases__, type(kind)):
             if base.__flags__ & _HEAPTYPE:
                 self.by_name(base)
-        for value in list(kind.__dict__.values()):
-            self._callable(value)
-
-    def _callable(self, value: Any) -> None:
-        if isinstance(value, staticmethod | classmethod):
-            value = value.__func__
-        for part in (value.fget, value.fset, value.fdel) if isinstance(value, property) else (value,):
-            if isinstance(part, FunctionType):
-                self._function(part)
+        for name, value in list(kind.__dict__.items()):
+            for way, part in _functions_in(value):
+                self._function(part, kind, (name, *way))
 
     def items(self) -> Iterator[Any]:
         """Yield what lays the state over the receiver's, until nothing new comes into reach.
@@ -125,6 +143,7 @@ class Reach:
         extent = None
         while extent != self._extent():
             extent = self._extent()
+            yield from [("alias", name, self._aliases.pop(name)) for name in list(self._aliases)]
             yield from [*self._global_items(), *self._class_items(), *self._closure_items()]
             yield from (None, None, None)
 
@@ -157,7 +176,7 @@ class Reach:
             if (module_name, name) in self._done:
                 continue
             self._done.add((module_name, name))
-            value = namespace[name]
+            value = namespace.get(name)  # another thread may have unbound it
             if isinstance(value, ModuleType):
                 yield from self._submodule(module_name, value)
             elif isinstance(value, FunctionType | type) and modules.goes_by_name(value):
@@ -173,16 +192,22 @@ class Reach:
 
     def _replaced(self, module_name: str, module: ModuleType, wanted: set[str]) -> Iterator[Any]:
         namespace = getattr(module, "__dict__", {})
+        atoms = {}
         for name in wanted & namespace.keys():
             if (module_name, name) in self._done:
                 continue
-            value = namespace[name]
+            value = namespace.get(name)
             if isinstance(value, ModuleType):
                 self._done.add((module_name, name))
                 yield from self._submodule(module_name, value)
+            elif _is_atom(value):
+                self._done.add((module_name, name))
+                atoms[name] = value
             elif _is_from_user_code(value):
                 self._done.add((module_name, name))
                 yield self._item(module, module_name, name, value)
+        if atoms:  # the receiver knows which of them its own import has not made
+            yield "new", module_name, atoms
 
     def _submodule(self, module_name: str, found: ModuleType) -> Iterator[Any]:
         """Follow a module that is an attribute of another; code that reads `a.b` may not import it itself."""
@@ -200,7 +225,7 @@ class Reach:
             key = f"{kind.__module__}:{kind.__qualname__}"
             attributes = {}
             for name in self._attributes & kind.__dict__.keys():
-                value = kind.__dict__[name]
+                value = kind.__dict__.get(name)
                 if (key, name) in self._done or (name.startswith("__") and name.endswith("__")):
                     continue
                 self._done.add((key, name))
@@ -216,7 +241,7 @@ class Reach:
             for base in kind.__mro__:
                 key = f"{base.__module__}:{base.__qualname__}"
                 for name in self._attributes & base.__dict__.keys() if base.__flags__ & _HEAPTYPE else ():
-                    value = base.__dict__[name]
+                    value = base.__dict__.get(name)
                     if (
                         (key, name) in self._done
                         or modules.is_users_class(base)
@@ -227,35 +252,60 @@ class Reach:
                     yield "class", os.getpid(), base, self._packing.carriable({name: value})
 
     def _closure_items(self) -> Iterator[Any]:
-        for function in list(self._functions.values()):
-            key = (f"{function.__module__}:{function.__qualname__}", "closure")
+        for function, root, route in list(self._functions.values()):
+            key = (f"{root.__module__}:{root.__qualname__}", repr(route))
             if key in self._done:
                 continue
             self._done.add(key)
-            state = {
-                index: content
-                for index, cell in enumerate(function.__closure__ or ())
-                for content in arrival.cell_contents(cell)
-                if not isinstance(content, (*_FOUND_BY_IMPORT, *_ATOMS))
-            }
-            own = {name: value for name, value in function.__dict__.items() if name != "__wrapped__"}
-            own = {name: value for name, value in own.items() if not isinstance(value, _FOUND_BY_IMPORT)}
-            if state or own:
-                yield (
-                    "function",
-                    os.getpid(),
-                    function,
-                    self._packing.carriable(state),
-                    self._packing.carriable(own),
-                )
+            state = {name: value for name, value in _held(function) if _is_state(name, value)}
+            if state and modules.goes_by_name(root):
+                packed = self._packing.carriable(state)
+                yield "function", os.getpid(), root, route, function.__code__.co_qualname, packed
+
+
+def _held(function: FunctionType) -> list[tuple[int | str, Any]]:
+    """Return what a function holds, each under the step of a route that leads there."""
+    cells = enumerate(function.__closure__ or ())
+    held: list[tuple[int | str, Any]] = [
+        (i, content) for i, c in cells for content in arrival.cell_contents(c)
+    ]
+    return held + list(function.__dict__.items())
+
+
+def _functions_in(value: Any) -> list[tuple[Route, FunctionType]]:
+    """Return the functions that a value is or, as a descriptor, holds, with the rest of the route to each."""
+    if isinstance(value, FunctionType):
+        return [((), value)]
+    if not isinstance(value, staticmethod | classmethod | property):
+        held = getattr(value, "__dict__", {}) if hasattr(type(value), "__get__") else {}
+        return [((n,), held[n]) for n in _PARTS if isinstance(held.get(n), FunctionType)]
+    parts = ((name, getattr(value, name, None)) for name in _PARTS)
+    return [((name,), part) for name, part in parts if isinstance(part, FunctionType)]
+
+
+def _is_state(name: int | str, value: Any) -> bool:
+    """Tell whether what a function holds may be other than what the import gave it."""
+    if isinstance(value, FunctionType | type):
+        return name != "__wrapped__" and (modules.goes_by_name(value) or _is_from_main(value))
+    return not isinstance(value, _FOUND_BY_IMPORT)
+
+
+def _is_from_main(value: Any) -> bool:
+    module = sys.modules.get(value.__module__)
+    return module is not None and modules.is_main(module)
 
 
 def _is_made_by_class_statement(kind: type, value: Any) -> bool:
-    if isinstance(value, staticmethod | classmethod):
-        value = value.__func__
-    if isinstance(value, FunctionType):
-        return value.__module__ == kind.__module__ and value.__qualname__.startswith(kind.__qualname__ + ".")
+    functions = [function for _, function in _functions_in(value)]
+    if functions:
+        start = kind.__qualname__ + "."
+        return all(f.__module__ == kind.__module__ and f.__qualname__.startswith(start) for f in functions)
     return isinstance(value, property) or type(value).__name__ in ("member_descriptor", "getset_descriptor")
+
+
+def _is_atom(value: Any) -> bool:
+    parts = value if type(value) is tuple else (value,)
+    return all(type(part) in _ATOMS for part in parts)
 
 
 def _is_from_user_code(value: Any) -> bool:

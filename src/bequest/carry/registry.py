@@ -68,9 +68,11 @@ class Packing(Protocol):
     Attributes:
         starting: True where the message is for a process that is about to start (fork's promise holds: carry
             all that can be carried); False for a queue item, a pipe message, a task or a result.
+        shared: Descriptors that wait for the receiver of this message, in `multiprocessing.resource_sharer`.
     """
 
     starting: bool
+    shared: list[Any]
 
     def share_fd(self, fd: int) -> Any:
         """Return a picklable object whose `detach()` gives the receiver its own duplicate of `fd`.

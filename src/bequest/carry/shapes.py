@@ -38,9 +38,7 @@ def _find_shape(kind: type) -> int:
         kind.__reduce_ex__ is not object.__reduce_ex__
         or kind.__reduce__ is not object.__reduce__
         or kind.__getstate__ is not object.__getstate__
-        or hasattr(kind, "__setstate__")
-        or hasattr(kind, "__getnewargs__")
-        or hasattr(kind, "__getnewargs_ex__")
+        or any(_has(kind, name) for name in ("__setstate__", "__getnewargs__", "__getnewargs_ex__"))
     )
     is_users = modules.is_users_class(kind)
     if not instances.can_copy(kind):
@@ -49,9 +47,11 @@ def _find_shape(kind: type) -> int:
         has_own_way = False
     if has_own_way:
         return OWN_WAY_BUT_USERS if is_users else OWN_WAY
-    answers_for_others = hasattr(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__
+    answers_for_others = _has(kind, "__getattr__") or kind.__getattribute__ is not object.__getattribute__
     if not is_users and kind.__module__ != "__main__":
-        return COPIED_UNLESS_GLOBAL if answers_for_others else OWN_WAY
+        # Frozen, it would not let pickle set its slots; answering for others, it would be asked too early.
+        is_odd = answers_for_others or kind.__setattr__ is not object.__setattr__
+        return COPIED_UNLESS_GLOBAL if is_odd else OWN_WAY
     takes_part = (
         answers_for_others
         or kind.__new__ is not object.__new__
@@ -59,6 +59,11 @@ def _find_shape(kind: type) -> int:
         or instances.solid_base(kind) is not object
     )
     return COPIED if takes_part else PLAIN
+
+
+def _has(kind: type, name: str) -> bool:
+    """Tell whether a class has an attribute, without asking its metaclass, which may answer anything."""
+    return any(name in base.__dict__ for base in kind.__mro__)
 
 
 def makes_itself(kind: type) -> bool:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import sys
 
-from bequest.carry import namespaces
+from bequest.carry import bindings, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from multiprocessing.process import BaseProcess
     from typing import Any
 
@@ -105,7 +105,8 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
     path = header["plain"]["interpreter"]["path"]["path"]
-    template = {"main": description, "installed": header["installed"], "path": path}
+    wanted = sorted(name for name in packed.named if name in sys.modules)
+    template = {"main": description, "installed": header["installed"], "path": path, "modules": wanted}
     return Parcel(header, packed.data, packed.keep, left, template)
 
 
@@ -133,7 +134,7 @@ def _main_state(main: Any, process_obj: Any) -> Any:
     if kind is None and not asks:
         return None
     names = namespaces.own_names(main.__dict__) if asks else ()
-    return kind, namespaces.pack_bindings("__main__", main.__dict__, names)
+    return kind, bindings.pack("__main__", main.__dict__, names)
 
 
 def prepare_template(template: dict[str, Any]) -> None:
@@ -174,16 +175,23 @@ def open_(header: dict[str, Any], body: Any) -> Any:
     filters = _silence_warnings()
     try:
         mainmodule.establish(header["main"])
-        namespaces.begin_start()
+        bindings.phase.starting = True
         state, main_state, process_obj = _pickle.loads(body)
     finally:
-        namespaces.end_start(header["pid"])
+        bindings.end_start(header["pid"], _user_namespaces())
         _hear_warnings(filters)
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)
     ambient.restore(state)
     _learned[:] = [name for name in sys.modules if name not in before]
     return process_obj
+
+
+def _user_namespaces() -> Iterator[tuple[str, dict[str, Any]]]:
+    from bequest.carry import modules
+
+    for name, module in modules.user_modules():
+        yield name, {own: module.__dict__.get(own) for own in namespaces.own_names(module.__dict__)}
 
 
 def learned() -> list[str]:

@@ -145,7 +145,8 @@ def share_tracker(fd: int) -> None:
     """Make the resource tracker of the parent, to which `fd` leads, that of this process."""
     from multiprocessing import resource_tracker
 
-    vars(resource_tracker._resource_tracker)["_fd"] = fd
+    # A module that a template has imported may have made it start a tracker of its own.
+    vars(resource_tracker._resource_tracker).update(_fd=fd, _pid=None)
 
 
 def leave(code: int) -> NoReturn:

@@ -9,7 +9,9 @@ child.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import contextmanager
 from multiprocessing import spawn
 from multiprocessing import util as _util
 
@@ -19,6 +21,7 @@ from bequest.launch.follow import StartedPopen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from bequest.carry.start import Parcel
@@ -44,12 +47,23 @@ class Popen(StartedPopen):
         theirs: list[int] = []
         try:
             self._spawn(parcel, notes, ours, theirs)
+            self.finalizer = util.Finalize(self, util.close_fds, ours)
         except BaseException:
+            self._undo()
             util.close_fds(*ours)
             raise
         finally:
             util.close_fds(*theirs)
-        self.finalizer = util.Finalize(self, util.close_fds, ours)
+
+    def _undo(self) -> None:
+        """Kill a child whose start is called off (^C), and wait for it: nobody else ever will."""
+        if getattr(self, "pid", None) is None or self.returncode is not None:
+            return
+        self._send_signal(signal.SIGKILL)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:  # somebody waits for all children
+            pass
 
     def _spawn(self, parcel: Parcel, notes: dict[str, Any], ours: list[int], theirs: list[int]) -> None:
         tracker = handoff.tracker_fd()
@@ -70,9 +84,11 @@ class Popen(StartedPopen):
             ours.append(self.sentinel)
             theirs.append(child_end)
         command = command_line(f"child.spawned({message}, {tracker}, {watch}, {answer})")
-        self.pid = util.spawnv_passfds(spawn.get_executable(), command, [*theirs, tracker, *self._gifts])
-        if held_open is None:
-            self.sentinel = self._open_sentinel(ours)
+        # The child has the mask too, until it sets the one that the message brings.
+        with interrupts_held_back():
+            self.pid = util.spawnv_passfds(spawn.get_executable(), command, [*theirs, tracker, *self._gifts])
+            if held_open is None:
+                self.sentinel = self._open_sentinel(ours)
 
     def _open_sentinel(self, ours: list[int]) -> int:
         try:
@@ -120,6 +136,23 @@ class Popen(StartedPopen):
             super()._await_news(timeout_s)
         else:
             pidfd.is_ready(self._answer_fd, timeout_s)  # EOF when the child ends
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Let ^C wait for the end of the block, so that a process that is started in it is known afterwards.
+
+    Of this thread: where the system gives the signal to another one, `KeyboardInterrupt` may still come in
+    between, for which there is no remedy in Python.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def command_line(call: str) -> list[Any]:

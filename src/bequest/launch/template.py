@@ -23,7 +23,7 @@ from bequest.errors import BequestError, TemplateEndedError
 from bequest.launch import handoff, pidfd, serve
 from bequest.launch.child import ReceivedFd
 from bequest.launch.follow import StartedPopen
-from bequest.launch.spawn import command_line
+from bequest.launch.spawn import command_line, interrupts_held_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,14 +110,20 @@ class _Template:
         ours, theirs = _socket_pair()
         watch, held_open = handoff.watch_this_process()
         self.channel, self._held_open = ours, held_open
+        self.pid = 0  # until it has been started
         try:
             with theirs:
                 command = command_line(f"serve.main({theirs.fileno()}, {watch})")
-                self.pid = _start_without_interrupts(command, [theirs.fileno(), watch])
+                # It inherits the mask, and lifts it once it ignores SIGINT: ^C must not end it in between.
+                with interrupts_held_back():
+                    self.pid = util.spawnv_passfds(command[0], command, [theirs.fileno(), watch])
             if description is not None:
                 self._prepare(description)
         except BaseException:
-            self._close()
+            if self.pid:
+                self.stop()
+            else:
+                self._close()
             raise
         finally:
             os.close(watch)
@@ -382,15 +388,6 @@ def _call_off(ours: socket.socket) -> None:
         if child_pidfd is not None:
             pidfd.send_signal(child_pidfd, signal.SIGKILL)
             os.close(child_pidfd)
-
-
-def _start_without_interrupts(command: list[Any], fds: list[int]) -> int:
-    # It inherits the mask, and lifts it once it ignores SIGINT: ^C must not end it in between.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        return int(util.spawnv_passfds(command[0], command, fds))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _preload_of_user() -> tuple[list[str], str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # The system's part comes last: with its credentials a child may lose the right to read modules.
 _PLAIN_FAMILIES = ("interpreter", "signals", "system")
-_FAMILIES = ("hooks", "signals", "libraries", "logs", "thirdparty")
+_FAMILIES = ("hooks", "signals", "libraries", "logs", "thirdparty", "patches")
 
 # What restore_plain was given, until restore takes it: one entry at most, and one thread in a starting child.
 _given: list[State] = []

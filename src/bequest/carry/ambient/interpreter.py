@@ -1,4 +1,4 @@
-"""Settings of the interpreter that are plain values: search path, arguments, limits, warning filters.
+"""Settings of the interpreter that are plain values: search path, arguments, limits, filters, thread name.
 
     parent: capture -> marshal-able values
     child:  restore before anything is unpickled, and once more when the message is there, because modules
@@ -144,6 +144,24 @@ def _restore_modes(state: dict[str, Any]) -> None:
         )
 
 
+def _capture_thread_name() -> str | None:
+    # The thread that forks is the main thread of the child, and keeps its name. Not by `current_thread()`,
+    # which makes an entry for a thread that it does not know.
+    threading: Any = sys.modules.get("threading")
+    if threading is None:
+        return None
+    thread = threading._active.get(_thread.get_ident())  # private, the same in all versions
+    if thread is None or type(thread) is threading._DummyThread or thread.name == "MainThread":
+        return None
+    return _exact(thread.name)
+
+
+def _restore_thread_name(name: str) -> None:
+    import threading
+
+    threading.main_thread().name = name
+
+
 def active_filters() -> list[Any]:
     """Return the list of warning filters that is in force for this thread; not a copy."""
     current = getattr(warnings, "_get_filters", None)  # since 3.14 a context may have its own
@@ -232,4 +250,5 @@ ADOPTERS = (
     Adopter("stream modes", _capture_modes, _restore_modes, plain=True),
     Adopter("filters", _capture_filters, _restore_filters, plain=True),
     Adopter("path", _capture_path, _restore_path, plain=True),
+    Adopter("thread name", _capture_thread_name, _restore_thread_name, plain=True),
 )

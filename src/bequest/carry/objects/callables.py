@@ -14,6 +14,8 @@ import sys
 from types import BuiltinFunctionType, ModuleType
 
 from bequest.carry import instances
+from bequest.carry.objects import originals
+from bequest.carry.objects.parts import require
 from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
@@ -157,10 +159,11 @@ def reduce_builtin(function: BuiltinFunctionType, packing: Packing) -> Reduced:
     ):  # a static method, whose class only the collector is shown
         owner = next((part for part in gc.get_referents(function) if isinstance(part, type)), None)
     if owner is None or isinstance(owner, ModuleType):
-        return find_function, _place_of(function)
+        return _reduce_global(function)
     if isinstance(owner, type):
         return _reduce_class_method(function, owner)
     name = function.__name__
+    require(owner, packing)
     for kind in type(owner).__mro__:
         found = kind.__dict__.get(name)
         if found is not None and _is_bound_as(found, owner, function):
@@ -203,17 +206,28 @@ def _reduce_class_method(function: Any, owner: Any) -> Reduced:
     raise NotCarriedError(f"its class does not define {name!r}", "Pass the class and call the method there")
 
 
-def _place_of(function: Any) -> tuple[str, str]:
-    """Return a module and a name in it that are `function`."""
+def _reduce_global(function: Any) -> Reduced:
+    """A function of C by where it is found, or, where something else has its name by now, as the original."""
+    place = _place_of(function)
+    if place is not None:
+        return find_function, place
+    home = originals.home_of(function)
+    if home is not None:
+        return originals.original, home
+    raise NotCarriedError("no module has it under its name", "Look it up in the process that calls it")
+
+
+def _place_of(function: Any) -> tuple[str, str] | None:
+    """Return a module and a name in it that are `function`, None where there is none."""
     name = function.__qualname__
-    first = [function.__module__, getattr(function.__self__, "__name__", None)]
+    first = [function.__module__, getattr(getattr(function, "__self__", None), "__name__", None)]
     for place in first:
         if place and getattr(sys.modules.get(place), name, None) is function:
             return place, name
     for place, module in list(sys.modules.items()):
         if place != "__main__" and isinstance(module, ModuleType) and module.__dict__.get(name) is function:
             return place, name
-    raise NotCarriedError("no module has it under its name", "Look it up in the process that calls it")
+    return None
 
 
 def find_function(module: str, name: str) -> Any:
@@ -236,6 +250,7 @@ def bind_class(kind: type, name: str, owner: type) -> Any:
 @carries("builtins.method-wrapper")
 def reduce_method_wrapper(method: Any, packing: Packing) -> Reduced:
     """`(5).__add__`: of the class that defines it, not of one that overrides it."""
+    require(method.__self__, packing)
     return bind, (method.__objclass__, method.__name__, method.__self__)
 
 
@@ -281,6 +296,12 @@ def reduce_partial_method(method: Any, packing: Packing) -> Reduced:
 
 
 # -- numpy
+
+
+@carries("numpy._ArrayFunctionDispatcher")
+def reduce_dispatcher(function: Any, packing: Packing) -> Reduced:
+    """A function of numpy's that others may override for their arrays."""
+    return packing.own_way(function) if "." in function.__qualname__ else _reduce_global(function)
 
 
 @carries("numpy.ufunc")

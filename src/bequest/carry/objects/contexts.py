@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from bequest.carry.registry import Packing, Reduced
 
 # Variables are never collected in practice: keeping them here holds nothing back.
-_variables: dict[identity.Token, ContextVar[Any]] = {}
-_tokens: dict[ContextVar[Any], identity.Token] = {}
+_Token = tuple[str, str]  # who first sent a variable and a name there, or module and name of a global
+
+_variables: dict[_Token, ContextVar[Any]] = {}
+_tokens: dict[ContextVar[Any], _Token] = {}
 _places: dict[ContextVar[Any], tuple[str, str]] = {}
 _first: dict[ContextVar[Any], Token[Any]] = {}
 """The token of the first assignment to each variable in this process's own context."""
@@ -91,7 +93,7 @@ def find_variable(module: str, name: str, own_name: str) -> ContextVar[Any]:
     return found if isinstance(found, ContextVar) else make_variable((module, name), own_name, _NO_ARGUMENT)
 
 
-def make_variable(token: identity.Token, name: str, default: tuple[Any, ...]) -> ContextVar[Any]:
+def make_variable(token: _Token, name: str, default: tuple[Any, ...]) -> ContextVar[Any]:
     """Return the variable known by `token` in this process, made at the first call."""
     found = _variables.get(token)
     if found is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from bequest.carry.objects.descriptors import Descriptor
+from bequest.carry.objects.parts import require
 from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
@@ -42,6 +43,7 @@ def reduce_socket(sock: Any, packing: Packing) -> Reduced:
 @carries("socket.SocketIO", subclasses=True)
 def reduce_socket_file(file: Any, packing: Packing) -> Reduced:
     """Reduce the raw file that `socket.makefile` puts below the others, which its socket counts."""
+    require(vars(file).get("_sock"), packing)
     return make_socket, (type(file),), dict(vars(file)), None, None, set_socket_file
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from bequest.carry.objects.descriptors import Descriptor
+from bequest.carry.objects.parts import require
 from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
@@ -87,6 +88,7 @@ def reduce_compressed(file: Any, packing: Packing) -> Reduced:
             "what it reads from cannot be read again from its beginning", "Open it in the child"
         )
     source = _afresh(below)
+    require(source, packing)
     return (
         make_compressed,
         (type(file),),
@@ -206,6 +208,7 @@ def reduce_csv_reader(reader: Any, packing: Packing) -> Reduced:
     found = [found for found in held if hasattr(found, "__next__") and not isinstance(found, type)]
     if len(found) != 1:
         raise NotCarriedError("what it reads from cannot be reached", "Make it of its lines in the child")
+    require(found[0], packing)
     return make_csv_reader, (found[0], reader.dialect, reader.line_num)
 
 

@@ -18,6 +18,7 @@ import os
 import sys
 
 from bequest.carry.objects.descriptors import Descriptor
+from bequest.carry.objects.parts import require
 from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
@@ -85,6 +86,7 @@ def reduce_buffered(stream: Any, packing: Packing) -> Reduced:
     if place is not None:
         return standard_stream, place
     raw = _layer(stream, "raw")
+    require(raw, packing)
     size = max(stream.__sizeof__() - type(stream).__basicsize__, 1)
     ahead = None if stream.closed else read_ahead(stream)
     state = (_base_of(stream), raw, size, ahead, _attributes(stream))
@@ -169,19 +171,50 @@ def flush(stream: Any) -> None:
 
 @carries("_io.BufferedRWPair", subclasses=True)
 def reduce_pair(pair: Any, packing: Packing) -> Reduced:
-    """Reduce a pair of streams to those two, which it shows to the garbage collector alone (3.13 on)."""
-    import gc
-
-    kinds = (io.BufferedReader, io.BufferedWriter)
-    found = [found for kind in kinds for found in gc.get_referents(pair) if isinstance(found, kind)]
-    if len(found) != 2 or pair.closed:
-        raise NotCarriedError(
-            "its two streams cannot be reached", "Carry the two streams and pair them in the child"
-        )
-    reader, writer = found
+    """Reduce a pair of streams to the raw ones of those two, and what is read ahead."""
+    if pair.closed:
+        raise NotCarriedError("it is closed", "Carry the two streams and pair them in the child")
+    reader, writer = _streams_of_pair(pair)
+    require(reader.raw, packing)
+    require(writer.raw, packing)
     state = (reader.raw, writer.raw, read_ahead(reader), _attributes(pair))
     flush(writer)
     return make_stream, (type(pair),), state, None, None, set_pair
+
+
+def _streams_of_pair(pair: Any) -> tuple[Any, Any]:
+    """Return the reader and the writer of a pair, which it shows to the garbage collector from 3.13 on."""
+    import gc
+
+    from bequest.carry.objects import peek
+
+    kinds = (io.BufferedReader, io.BufferedWriter)
+    found = [found for kind in kinds for found in gc.get_referents(pair) if isinstance(found, kind)]
+    if len(found) == 2:
+        return found[0], found[1]
+    try:
+        peek.expect(_pair_is_as_expected)
+    except NotCarriedError as error:
+        remedy = "Carry the two streams and pair them in the child"
+        raise NotCarriedError("its two streams cannot be reached", remedy) from error
+    reader, writer = peek.body(pair)[:2]
+    if not reader or not writer:
+        raise NotCarriedError("it has been given no streams", "Make it in the child")
+    return peek.object_at(reader), peek.object_at(writer)
+
+
+def _pair_is_as_expected() -> bool:
+    """Look into a pair whose two streams are known by what they read and write."""
+    import gc
+
+    from bequest.carry.objects import peek
+
+    reading, writing = io.BytesIO(), io.BytesIO()
+    sample = io.BufferedRWPair(reading, writing)
+    streams = [found for found in gc.get_objects() if type(found) in (io.BufferedReader, io.BufferedWriter)]
+    known = {id(found): found.raw for found in streams}
+    reader, writer = peek.body(sample)[:2]
+    return known.get(reader) is reading and known.get(writer) is writing
 
 
 # -- text ----------------------------------------------------------------------------------------------------
@@ -196,6 +229,7 @@ def reduce_text(stream: Any, packing: Packing) -> Reduced:
     if place is not None:
         return standard_stream, place
     buffer = _layer(stream, "buffer")
+    require(buffer, packing)
     is_idle = not stream.closed and not innards.is_busy(buffer)
     if is_idle and stream.writable():
         flush(stream)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import gc
 
-from bequest.carry import identity, namespaces
+from bequest.carry import bindings, identity, namespaces
 from bequest.carry.registry import NotCarriedError
 
 TYPE_CHECKING = False
@@ -353,12 +353,12 @@ def make_structure(
 
 def fill_structure(kind: Any, state: tuple[dict[str, Any], Any]) -> None:
     """Give a structure of `make_structure` its attributes; fields can be set only once."""
-    attributes, bindings = state
+    attributes, bound = state
     if "_fields_" not in kind.__dict__:
         order = sorted(
             attributes, key=lambda name: 0 if name in _BEFORE_FIELDS else 1 if name == "_fields_" else 2
         )
         for name in order:
             setattr(kind, name, attributes[name])
-    if bindings is not None:
-        namespaces.bind(*bindings)
+    if bound is not None:
+        bindings.bind(*bound)

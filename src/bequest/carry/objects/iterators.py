@@ -16,14 +16,15 @@ import gc
 import itertools
 import sys
 
-from bequest.carry.registry import carries
+from bequest.carry import registry
+from bequest.carry.objects import parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from bequest.carry.registry import Packing, Reduced
+    from bequest.carry.registry import Packing, Reduced, Reducer
 
 
 # -- what rebuilds
@@ -145,6 +146,17 @@ def rebuild_key_factory(compare: Callable[[Any, Any], int]) -> Any:
 # -- what packs: itertools
 
 
+def carries(*names: str) -> Callable[[Reducer], Reducer]:
+    """Register the decorated function as the reducer of iterators, whose makers use what they are made of."""
+    return lambda reducer: registry.carries(*names)(parts.requiring(reducer))
+
+
+@carries("builtins.map", "builtins.filter", "builtins.zip", "builtins.enumerate", "builtins.reversed")
+def reduce_own_way(iterator: Any, packing: Packing) -> Reduced:
+    """Reduce what pickles itself well, as long as what it goes through can be carried."""
+    return packing.own_way(iterator)
+
+
 @carries("itertools.count")
 def reduce_count(counter: Any, packing: Packing) -> Reduced:
     """Its repr and its referents say all; needs no look at the struct."""
@@ -157,7 +169,7 @@ def reduce_count(counter: Any, packing: Packing) -> Reduced:
     return itertools.count, (sys.maxsize if shown == "<NULL>" else int(shown), *parts)
 
 
-@carries("itertools.repeat")
+@registry.carries("itertools.repeat")
 def reduce_repeat(repeater: Any, packing: Packing) -> Reduced:
     """As often as is left, or for ever."""
     (element,) = (part for part in gc.get_referents(repeater) if part is not type(repeater))

@@ -43,3 +43,10 @@ def reduce_counted(resource: Any, packing: Packing) -> Reduced:
     """Reduce what the system or a manager removes when the last reference here goes; it is kept meanwhile."""
     packing.keep(resource)
     return packing.own_way(resource)
+
+
+@carries("multiprocessing.resource_sharer.DupFd")
+def reduce_shared_descriptor(descriptor: Any, packing: Packing) -> Reduced:
+    """Reduce a descriptor that waits for its receiver; a message that is not sent has to take it back."""
+    packing.shared.append(descriptor)
+    return packing.own_way(descriptor)

@@ -1,0 +1,171 @@
+"""Who wins where a name is bound in two processes: globals of namespaces that travel, attributes of classes.
+
+    sender:    pack(key, namespace, names) -> values and their numbers, in a function's or class's state
+    receiver:  bind() lays them over what is here, never undoing what the process itself has bound
+
+The rule for a name that is bound already: the message that starts a process wins. A later one wins where its
+sender has rebound a name that it sent before and the receiver has not; or where the receiver's starter sends
+a module's global that is as the import has left it. All else leaves it alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _weakref import ref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    Key = Any  # of a namespace: the name of its module, or the token of a class
+
+_ABSENT: Any = object()
+_MOST_LOOKED_AT = 1000  # items of a container whose change in place is noticed
+
+
+def _mark(value: Any) -> Any:
+    """Return what tells `value` from any other object, without keeping it where that can be helped."""
+    try:
+        return ref(value)
+    except TypeError:
+        return value
+
+
+def _is_marked(mark: Any, value: Any) -> bool:
+    return (mark() if type(mark) is ref else mark) is value
+
+
+class _Versions:
+    """Sender's side: a number for each binding, which grows when the name is bound to another object.
+
+    Builtin containers cannot be remembered weakly: they are kept, so that a new one at the old address is not
+    taken for the old one, until a later message finds them unbound.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[Key, dict[str, tuple[Any, int]]] = {}
+
+    def of(self, key: Key, name: str, value: Any) -> int:
+        """Return the number of the present binding of `name`."""
+        known = self._last.setdefault(key, {})
+        mark, number = known.get(name, (None, 0))
+        if not number or not _is_marked(mark, value):
+            number += 1
+            known[name] = (_mark(value), number)
+        return number
+
+    def give_up(self) -> None:
+        """Give up containers that modules have unbound since they were sent."""
+        for key, known in list(self._last.items()):
+            module = sys.modules.get(key) if isinstance(key, str) else None
+            namespace = {} if module is None else module.__dict__
+            for name, (mark, number) in list(known.items()) if module is not None else ():
+                if type(mark) in (dict, list, set, tuple) and namespace.get(name, _ABSENT) is not mark:
+                    known[name] = (_ABSENT, number)
+
+    def forget(self, key: Key) -> None:
+        """Forget all of a class that has gone."""
+        self._last.pop(key, None)
+
+
+versions = _Versions()
+
+
+class _Phase:
+    """Whether the message that starts this process is being read, and which process has sent it."""
+
+    starting = False
+    starter: int | None = None
+
+
+phase = _Phase()
+
+_received: dict[
+    Key, dict[str, tuple[int, int, Any]]
+] = {}  # of each name: sender's pid, number, mark of the value
+_pristine: dict[tuple[str, str], tuple[int, int]] = {}  # user modules' globals as the start has left them
+
+
+def end_start(starter: int, namespaces: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Say that the message that starts this process, sent by the process `starter`, has been read.
+
+    What the user modules hold now is remembered, so that a later message of the same sender can bring what it
+    does not: until this process itself has changed it.
+    """
+    phase.starting, phase.starter = False, starter
+    for key, namespace in namespaces:
+        for name, value in list(namespace.items()):
+            _pristine[key, name] = _fingerprint(value)
+
+
+def _fingerprint(value: Any) -> tuple[int, int]:
+    """Return what changes when a name is bound anew, or a small container is changed in place."""
+    if type(value) in (dict, list, set) and len(value) < _MOST_LOOKED_AT:
+        held = value.values() if type(value) is dict else value
+        return id(value), hash((len(value), *map(id, held)))
+    return id(value), 0
+
+
+def is_from_starter(sender: int) -> bool:
+    """Tell whether a message comes from the process that started this one, or starts it."""
+    return phase.starting or sender == phase.starter
+
+
+def pack(key: Key, namespace: Mapping[str, Any], names: Iterable[str]) -> tuple[Any, ...] | None:
+    """Return what `bind` needs to bind `names` as they are bound in `namespace` now, or None for none."""
+    found = {name: namespace.get(name, _ABSENT) for name in names}  # once: threads may unbind at any time
+    values = {name: value for name, value in found.items() if value is not _ABSENT}
+    return (os.getpid(), key, values, numbers_of(key, values)) if values else None
+
+
+def numbers_of(key: Key, values: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the number of each binding, in order."""
+    return tuple(versions.of(key, name, value) for name, value in values.items())
+
+
+def bind(namespace: dict[str, Any], packed: tuple[int, Key, dict[str, Any], tuple[int, ...]]) -> None:
+    """Bind names in `namespace` by the rule in the module's docstring."""
+    sender, key, values, numbers = packed
+    if sender == os.getpid():
+        return
+    for (name, value), number in zip(values.items(), numbers, strict=True):
+        if wins(namespace, (key, name), sender, number):
+            namespace[name] = value
+            note((key, name), sender, number, value)
+
+
+def note(slot: tuple[Key, str], sender: int, number: int, value: Any) -> None:
+    """Remember which of the sender's bindings a name has here."""
+    _received.setdefault(slot[0], {})[slot[1]] = (sender, number, _mark(value))
+
+
+def wins(namespace: Mapping[str, Any], slot: tuple[Key, str], sender: int, number: int) -> bool:
+    """Tell whether a binding that arrives replaces the one that is here; see the module's docstring."""
+    key, name = slot
+    here = namespace.get(name, _ABSENT)
+    if here is _ABSENT or phase.starting:
+        return True
+    known = _received.get(key, {}).get(name)
+    if known is not None:
+        return known[0] == sender and known[1] != number and _is_marked(known[2], here)
+    if sender != phase.starter or key == "__main__":
+        return False
+    return _pristine.get((key, name)) in (None, _fingerprint(here))
+
+
+def lost(namespace: Mapping[str, Any], key: Key, sender: int, present: Mapping[str, Any]) -> list[str]:
+    """Return the names that `sender` has bound here, nobody has bound since, and that it no longer has."""
+    known = _received.get(key, {})
+    return [
+        name
+        for name, (origin, _, mark) in known.items()
+        if name not in present and origin == sender and _is_marked(mark, namespace.get(name, _ABSENT))
+    ]
+
+
+def forget(key: Key) -> None:
+    """Forget all of a class that has gone."""
+    versions.forget(key)
+    _received.pop(key, None)
