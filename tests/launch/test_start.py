@@ -125,7 +125,19 @@ def test_killed_while_it_is_rebuilt(clean_ctx: Any, start: Start, monkeypatch: p
     assert exit_code(start(clean_ctx, launch_opening.work)) == -signal.SIGKILL
 
 
+@pytest.fixture
+def other_thread() -> Iterator[None]:
+    """Have a thread that takes signals."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    yield
+    end.set()
+    thread.join()
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.usefixtures("other_thread")
 def test_interrupted_start_leaves_no_process(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """^C right after an interpreter has been started ends that process, and is raised by start()."""
     templates.stop()

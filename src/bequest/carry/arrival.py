@@ -11,6 +11,7 @@ import sys
 from types import CellType, FunctionType
 
 from bequest.carry import bindings, namespaces
+from bequest.carry.objects import originals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple
     for name, number in zip(list(values), numbers, strict=True):
         new = values.pop(name)
         if bindings.wins(namespace, (key, name), sender, number):
+            originals.displace(module_name, name, namespace.get(name))
             namespace[name] = value = _merged(namespace.get(name), new)
             bindings.note((key, name), sender, number, value)
 

@@ -113,6 +113,8 @@ def _finders_know(module: ModuleType, name: str) -> bool:
     if "." in name and (path is None or parent is None or not is_importable(parent)):
         return False
     for finder in sys.meta_path:
+        if is_users_class(finder if isinstance(finder, type) else type(finder)):
+            continue  # a child has it only when its message has been read
         find_spec = getattr(finder, "find_spec", None)
         spec = find_spec(name, path) if find_spec is not None else None
         if spec is not None:

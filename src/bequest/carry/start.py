@@ -105,9 +105,16 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
     path = header["plain"]["interpreter"]["path"]["path"]
-    wanted = sorted(name for name in packed.named if name in sys.modules)
+    # User modules are left to the children, until one has shown that they can be imported: see `learned`.
+    wanted = sorted(name for name in packed.named if _is_library(sys.modules.get(name)))
     template = {"main": description, "installed": header["installed"], "path": path, "modules": wanted}
     return Parcel(header, packed.data, packed.keep, left, template)
+
+
+def _is_library(module: Any) -> bool:
+    from bequest.carry import modules
+
+    return module is not None and not modules.is_user_module(module)
 
 
 def _installed_options() -> dict[str, Any] | None:

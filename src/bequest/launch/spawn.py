@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from contextlib import contextmanager
 from multiprocessing import spawn
 from multiprocessing import util as _util
@@ -142,17 +143,29 @@ class Popen(StartedPopen):
 def interrupts_held_back() -> Iterator[None]:
     """Let ^C wait for the end of the block, so that a process that is started in it is known afterwards.
 
-    Of this thread: where the system gives the signal to another one, `KeyboardInterrupt` may still come in
-    between, for which there is no remedy in Python.
+    The mask is what that process inherits. It alone would not do: the system then gives the signal to another
+    thread (of a library, perhaps), for which Python runs the handler in the main thread all the same.
     """
     if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
         yield
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    came: list[tuple[int, Any]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    is_ours = callable(handler) and threading.current_thread() is threading.main_thread()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        if is_ours:
+            signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            if is_ours:
+                signal.signal(signal.SIGINT, handler)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what has come meanwhile is handled here
+    if came and callable(handler):
+        handler(*came[0])
 
 
 def command_line(call: str) -> list[Any]:
