@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # would drag the whole front end along, to talk to something that is not there.
 FRONT_ENDS = frozenset({
     "asyncio", "_pytest", "pytest", "IPython", "ipykernel", "idlelib", "pydevd", "_pydevd_bundle", "debugpy",
-    "bdb", "pdb", "bequest",
+    "bdb", "pdb", "bequest", "_pydev_bundle", "_pydev_runfiles", "pydevconsole", "ipywidgets", "traitlets",
 })  # fmt: skip
 
 

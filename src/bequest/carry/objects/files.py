@@ -53,9 +53,16 @@ def _below(layer: Any) -> Any:
 
 def _attributes(obj: Any) -> tuple[Any, Any, Any]:
     """Return the state that `instances.fill` puts back: the `__dict__` and the slots of a user's subclass."""
+    from bequest.carry.ambient.adopter import is_front_end
     from bequest.carry.instances import read_slots
 
-    return dict(getattr(obj, "__dict__", None) or {}), read_slots(obj), None
+    # A notebook puts a `write` of its own on whatever `sys.stdout` is, and behind it stands the whole shell.
+    own = {
+        name: value
+        for name, value in (getattr(obj, "__dict__", None) or {}).items()
+        if not is_front_end(value)
+    }
+    return own, read_slots(obj), None
 
 
 def _base_of(stream: Any) -> str:
