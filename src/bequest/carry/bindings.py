@@ -26,15 +26,15 @@ _MOST_LOOKED_AT = 1000  # items of a container whose change in place is noticed
 
 
 def _mark(value: Any) -> Any:
-    """Return what tells `value` from any other object, without keeping it where that can be helped."""
+    """Return what tells `value` from any other object: a weak reference, or else `(value,)`."""
     try:
         return ref(value)
     except TypeError:
-        return value
+        return (value,)
 
 
 def _is_marked(mark: Any, value: Any) -> bool:
-    return (mark() if type(mark) is ref else mark) is value
+    return (mark() if type(mark) is ref else mark[0]) is value
 
 
 class _Versions:
@@ -62,8 +62,8 @@ class _Versions:
             module = sys.modules.get(key) if isinstance(key, str) else None
             namespace = {} if module is None else module.__dict__
             for name, (mark, number) in list(known.items()) if module is not None else ():
-                if type(mark) in (dict, list, set, tuple) and namespace.get(name, _ABSENT) is not mark:
-                    known[name] = (_ABSENT, number)
+                if type(mark) is tuple and namespace.get(name, _ABSENT) is not mark[0]:
+                    known[name] = ((_ABSENT,), number)
 
     def forget(self, key: Key) -> None:
         """Forget all of a class that has gone."""
