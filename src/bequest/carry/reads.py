@@ -11,6 +11,8 @@ import opcode
 import sys
 from types import CodeType
 
+from bequest.carry.remember import Remembered
+
 _GLOBAL_OPS = frozenset(
     opcode.opmap[name]
     for name in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
@@ -51,23 +53,24 @@ class Reads:
         self.whole = False
 
 
-_known: dict[CodeType, Reads] = {}
+_known = Remembered()
 
 
 def reads(code: CodeType) -> Reads:
     """Return what `code` reads; the result is shared and must not be changed."""
-    try:
-        return _known[code]
-    except KeyError:
-        found = Reads()
-        _collect(code, found)
-        found.whole = bool(
-            found.names & _ASKS
-            or found.attributes & _ASKS_AS_ATTRIBUTE
-            or ("modules" in found.attributes and "sys" in found.names | found.imports)
-            or "__main__" in found.imports
-        )
-        return _known.setdefault(code, found)
+    known: Reads | None = _known.get(code)
+    if known is not None:
+        return known
+    found = Reads()
+    _collect(code, found)
+    found.whole = bool(
+        found.names & _ASKS
+        or found.attributes & _ASKS_AS_ATTRIBUTE
+        or ("modules" in found.attributes and "sys" in found.names | found.imports)
+        or "__main__" in found.imports
+    )
+    _known.put(code, found)
+    return found
 
 
 def _collect(code: CodeType, found: Reads) -> None:

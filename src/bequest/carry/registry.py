@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import importlib
 
+from bequest.carry.remember import Remembered
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +44,7 @@ _FAMILIES = (
 
 _exact: dict[str, Reducer] = {}
 _with_subclasses: dict[str, Reducer] = {}
-_found: dict[type, Reducer | None] = {}
+_found = Remembered()  # (reducer,) or (None,), of each type asked about
 
 
 class NotCarriedError(Exception):
@@ -107,16 +109,15 @@ def carries(*names: str, subclasses: bool = False) -> Callable[[Reducer], Reduce
 
 def find(kind: type) -> Reducer | None:
     """Return the reducer of `kind`, or None where pickle's own way will do."""
-    try:
-        return _found[kind]
-    except KeyError:
-        pass
+    known: tuple[Reducer | None] | None = _found.get(kind)
+    if known is not None:
+        return known[0]
     _load_families()
     reducer = _exact.get(_name(kind))
     if reducer is None:
         bases = (_with_subclasses.get(_name(base)) for base in kind.__mro__[1:])
         reducer = next((found for found in bases if found is not None), None)
-    _found[kind] = reducer
+    _found.put(kind, (reducer,))
     return reducer
 
 

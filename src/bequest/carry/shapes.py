@@ -11,19 +11,17 @@ from types import ModuleType
 from typing import Any
 
 from bequest.carry import instances, modules, namespaces
+from bequest.carry.remember import Remembered
 
 # How instances of a class are reduced.
 PLAIN, COPIED, COPIED_UNLESS_GLOBAL, OWN_WAY_BUT_USERS, OWN_WAY = range(5)
-_shapes: dict[type, int] = {}
+_shapes = Remembered()
 
 
 def shape_of(kind: type) -> int:
     """Return how instances of `kind` are reduced."""
-    try:
-        return _shapes[kind]
-    except KeyError:
-        shape = _shapes[kind] = _find_shape(kind)
-        return shape
+    known: int | None = _shapes.get(kind)
+    return int(_shapes.put(kind, _find_shape(kind))) if known is None else known
 
 
 def _find_shape(kind: type) -> int:
