@@ -45,11 +45,11 @@ class _Versions:
     """
 
     def __init__(self) -> None:
-        self._last: dict[Key, dict[str, tuple[Any, int]]] = {}
+        self.last: dict[Key, dict[str, tuple[Any, int]]] = {}
 
     def of(self, key: Key, name: str, value: Any) -> int:
         """Return the number of the present binding of `name`."""
-        known = self._last.setdefault(key, {})
+        known = self.last.setdefault(key, {})
         mark, number = known.get(name, (None, 0))
         if not number or not _is_marked(mark, value):
             number += 1
@@ -58,16 +58,12 @@ class _Versions:
 
     def give_up(self) -> None:
         """Give up containers that modules have unbound since they were sent."""
-        for key, known in list(self._last.items()):
+        for key, known in list(self.last.items()):
             module = sys.modules.get(key) if isinstance(key, str) else None
             namespace = {} if module is None else module.__dict__
             for name, (mark, number) in list(known.items()) if module is not None else ():
                 if type(mark) is tuple and namespace.get(name, _ABSENT) is not mark[0]:
                     known[name] = ((_ABSENT,), number)
-
-    def forget(self, key: Key) -> None:
-        """Forget all of a class that has gone."""
-        self._last.pop(key, None)
 
 
 versions = _Versions()
@@ -85,6 +81,8 @@ phase = _Phase()
 _received: dict[
     Key, dict[str, tuple[int, int, Any]]
 ] = {}  # of each name: sender's pid, number, mark of the value
+# All that is known of names by module or class: what is to be forgotten of a class that has gone.
+tables: tuple[dict[Key, Any], ...] = (versions.last, _received)
 _pristine: dict[tuple[str, str], tuple[int, int]] = {}  # user modules' globals as the start has left them
 
 
@@ -163,9 +161,3 @@ def lost(namespace: Mapping[str, Any], key: Key, sender: int, present: Mapping[s
         for name, (origin, _, mark) in known.items()
         if name not in present and origin == sender and _is_marked(mark, namespace.get(name, _ABSENT))
     ]
-
-
-def forget(key: Key) -> None:
-    """Forget all of a class that has gone."""
-    versions.forget(key)
-    _received.pop(key, None)

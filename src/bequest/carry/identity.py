@@ -61,15 +61,17 @@ def token_of(obj: Any, global_name: str | None = None) -> Token:
 
 def remember(obj: Any, token: Token) -> None:
     """Know `obj` by `token` from now on, for as long as it lives."""
-    key = id(obj)
+    # `forget` uses no global: the last classes go when the interpreter ends, after the modules' globals.
+    key, tokens, objects, tables = id(obj), _tokens, _objects, bindings.tables
 
     def forget(gone: ref[Any]) -> None:
-        entry = _tokens.get(key)
+        entry = tokens.get(key)
         if entry is not None and entry[0] is gone:
-            del _tokens[key]
-        if _objects.get(token) is gone:
-            del _objects[token]
-            bindings.forget(token)
+            del tokens[key]
+        if objects.get(token) is gone:
+            del objects[token]
+            for table in tables:
+                table.pop(token, None)
 
     weak = ref(obj, forget)
     _tokens[key] = (weak, token)

@@ -38,6 +38,7 @@ util: Any = _util  # private names of it are used: the same in all versions
 
 _ATTEMPTS = 10
 _STOP_GRACE_S = 5.0
+_LAST = -100  # at exit: the finalizers of queues, pools and managers come first
 _MODULES = "modules"
 
 
@@ -221,6 +222,7 @@ class _Templates:
         self._current: _Template | None = None
         self._replaced: list[_Template] = []
         self._unprepared = False
+        self._stop_at_exit: Any = None
 
     def forget(self) -> None:
         """In a forked child: the templates are the parent's, and must not stay open through us."""
@@ -266,7 +268,7 @@ class _Templates:
         raise TemplateEndedError(f"the template process ended {_ATTEMPTS} times before it forked a child")
 
     def stop(self) -> None:
-        """End all template processes of this process and wait until they have gone.
+        """End all template processes of this process and wait until they have gone; done when it exits.
 
         Children that still run go on; how they end can then only be told where the kernel does.
         """
@@ -310,6 +312,8 @@ class _Templates:
             self._replaced.append(current)
         self._replaced = [template for template in self._replaced if not template.has_left()]
         self._current = _Template(None if self._unprepared else description)
+        if self._stop_at_exit is None:
+            self._stop_at_exit = util.Finalize(None, self.stop, exitpriority=_LAST)
         return self._current
 
     def _replace(self, template: _Template, said: bytes) -> None:

@@ -12,8 +12,9 @@ not, and about shared memory, which is the user's own to unlink, it warns as eve
 from __future__ import annotations
 
 import os
-import sys
-from multiprocessing import resource_tracker, util
+import select
+from multiprocessing import resource_tracker
+from multiprocessing import util as _util
 from types import FunctionType
 
 TYPE_CHECKING = False
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 _STANDARD = "from multiprocessing.resource_tracker import main"
 # The tracker is a new interpreter, which need not find bequest as this one did.
 _OURS = "import sys; sys.path.append({folder!r}); from bequest.launch.tracker import main"
+_END_GRACE_MS = 200
 _MARK = "noop"  # a resource type that the tracker knows and that nobody uses
 
 _tracker: Any = resource_tracker
+util: Any = _util  # private names of it are used: the same in all versions
 
 
 class _LaunchingUtil:
@@ -63,7 +66,34 @@ def _launching_methods() -> dict[str, Any]:
     }
 
 
-_Tracker = type("ResourceTracker", (resource_tracker.ResourceTracker,), _launching_methods())
+class _System:
+    """What `_end` calls: when the interpreter ends, the globals of modules may have gone before."""
+
+    close, waitpid, at_once, poll = os.close, os.waitpid, getattr(os, "WNOHANG", 0), select.poll
+    open_pidfd = getattr(os, "pidfd_open", None)
+
+
+def _end(tracker: Any, *, system: Any = _System, grace_ms: int = _END_GRACE_MS) -> None:
+    """Let the tracker go and wait for it; not long, as a process that outlives this one may need it."""
+    fd, pid = tracker._fd, tracker._pid
+    tracker._fd = tracker._pid = None
+    if fd is None or pid is None:
+        return
+    system.close(fd)  # its end, unless somebody else holds a copy
+    try:
+        if system.waitpid(pid, system.at_once)[0] == 0 and system.open_pidfd is not None:
+            handle, poller = system.open_pidfd(pid), system.poll()
+            poller.register(handle)
+            poller.poll(grace_ms)
+            system.close(handle)
+            system.waitpid(pid, system.at_once)
+    except OSError:  # not a child of this process, which was forked; or there are no pidfds here
+        pass
+
+
+_Tracker = type(
+    "ResourceTracker", (resource_tracker.ResourceTracker,), _launching_methods() | {"__del__": _end}
+)
 
 
 def adopt() -> None:
@@ -122,4 +152,5 @@ def main(fd: int) -> None:
     table = _Listening(_tracker._CLEANUP_FUNCS)
     _tracker._CLEANUP_FUNCS, _tracker.warnings = table, _Warnings(table)
     _tracker.main(fd)
-    sys.exit(0)
+    util._flush_std_streams()
+    os._exit(0)  # somebody waits for it
