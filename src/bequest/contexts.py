@@ -66,6 +66,13 @@ class _Bequest(Primitives):
         return _find(self._name if method is None else method, strict, main)
 
 
+    def Pool(self, *args: Any, **options: Any) -> Any:
+        """Return a pool of processes of this context; see `bequest.pool.Pool` for arguments and options."""
+        from bequest.pool import Pool
+
+        return Pool(*args, context=self.get_context(), **options)
+
+
 class ForkContext(_Bequest, context.ForkContext):
     """Start method `fork`: as in multiprocessing."""
 
@@ -170,6 +177,14 @@ _concrete_contexts: dict[str, Any] = {
     each._name: each() for each in (ForkContext, SpawnContext, ForkServerContext)
 }
 _find = _Contexts().find
+
+def of_bequest(other: Any) -> Any:
+    """Return the context of bequest for a plain one of the standard library; any other as it is."""
+    plain = (context.ForkContext, context.SpawnContext, context.ForkServerContext)
+    if isinstance(other, context.DefaultContext) and not isinstance(other, DefaultContext):
+        other = other.get_context()
+    return _find(other._name, False, "replay") if type(other) in plain else other
+
 
 default_context = DefaultContext(
     # A template is handed its requests with descriptors beside them (SCM_RIGHTS).

@@ -25,6 +25,7 @@ from bequest.carry import (
     registry,
     shapes,
 )
+from bequest.carry.dependence import Dependence
 from bequest.carry.leftbehind import Explanation, LeftBehind, explanation_of
 from bequest.carry.path import Path, find_paths
 from bequest.carry.reach import Reach
@@ -75,6 +76,7 @@ class PackingPickler:
         self.kept: list[object] = []
         self.shared: list[Any] = []
         self.named: set[Any] = set()  # modules that the receiver will import
+        self.dependence = Dependence()
         self.left: dict[int, LeftObject] = {}
         self.paths: dict[int, Path] = {}
         self.payload_left: set[int] = set()  # of `left`, those that are not only there with module state
@@ -130,6 +132,7 @@ class PackingPickler:
 
     def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return the present bindings of a namespace that travels by value."""
+        self.dependence.on_names(module.__dict__, names)
         return bindings.pack(module.__name__, module.__dict__, names)
 
     def bindings_of_class(self, kind: type) -> Any:
@@ -142,6 +145,8 @@ class PackingPickler:
 
     def lenient_bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return bindings without those whose objects cannot be carried."""
+        names = tuple(names)
+        self.dependence.on_names(module.__dict__, names)
         values = self.carriable({name: module.__dict__[name] for name in names if name in module.__dict__})
         return bindings.pack(module.__name__, module.__dict__, values)
 

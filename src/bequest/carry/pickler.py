@@ -15,6 +15,7 @@ import pickle
 import sys
 from typing import Any
 
+from bequest.carry.dependence import Dependence
 from bequest.carry.graph import ATOMS, PROTOCOL, LeftObject, PackingPickler, Remake
 from bequest.carry.path import Path
 from bequest.errors import CarryError
@@ -32,15 +33,18 @@ class Packed:
         left: What was left behind.
         shared: Descriptors that wait in `multiprocessing.resource_sharer` for the receiver.
         named: Names of modules that the receiver imports.
+        dependence: Tells whether the message would be another one now.
     """
 
-    __slots__ = ("data", "keep", "left", "named", "shared")
+    __slots__ = ("data", "dependence", "keep", "left", "named", "shared")
 
-    def __init__(
-        self, data: bytes, keep: list[object], left: list[LeftObject], shared: list[Any], named: set[str]
-    ) -> None:
-        self.data, self.keep, self.left = data, keep, left
-        self.shared, self.named = shared, named
+    def __init__(self, data: bytes, pickler: Any) -> None:
+        self.data = data
+        self.keep: list[object] = pickler.kept
+        self.left: list[LeftObject] = list(pickler.left.values())
+        self.shared: list[Any] = pickler.shared
+        self.named: set[str] = pickler.named
+        self.dependence: Dependence = pickler.dependence
 
 
 class _CPickler(PackingPickler, pickle.Pickler):
@@ -107,8 +111,7 @@ def _pass_over(obj: Any, options: dict[str, Any]) -> tuple[Packed, dict[int, Pat
         try:
             pickler.pack(obj)
             paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
-            packed = Packed(file.getvalue(), pickler.kept, list(pickler.left.values()), shared, pickler.named)
-            return packed, paths
+            return Packed(file.getvalue(), pickler), paths
         except RecursionError:
             _give_up_descriptors(shared)
             if make is not _CPickler:

@@ -1,0 +1,572 @@
+"""One engine for many tasks: who does which, when, and what happens when a worker dies.
+
+    submit(task) -> pending -> dispatch: a frame to a worker with room -> its records -> task.complete()
+
+Any thread submits, and sends what it can at once: whoever finds the lock taken leaves it to the one who holds
+it, who looks again after letting it go. One thread receives, completes tasks, buries workers and starts others.
+Tasks that nobody has begun are nobody's loss: they run elsewhere. A task that was begun is never run twice,
+unless it was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+import time
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from bequest.errors import PoolEndedError
+from bequest.pool import wire
+from bequest.pool.calls import FunctionTable
+from bequest.pool.crew import Crew, Manning, end_of
+from bequest.pool.poller import Poller
+from bequest.pool.rescue import Rescue
+from bequest.pool.wire import BEGUN, TASK_NS, VALUE, GarbledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bequest.pool.handle import WorkerHandle
+    from bequest.pool.outcomes import Outcomes
+    from bequest.pool.task import Task
+
+RUNNING, CLOSING, BROKEN, TERMINATING, ENDED = "running", "closing", "broken", "terminating", "ended"
+
+_FRAME_NS = 1_500_000  # of work in a frame: a slow task holds up those behind it no longer
+_AHEAD_NS = 50_000_000  # tasks longer than this are given one by one: nothing is gained by a second
+_MOST_IN_FRAME = 256
+_FRAMES_AHEAD = 3  # on a busy machine this process may be late with the next
+_FRAME_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 19
+_UNBOUNDED = 1 << 62
+
+_loads = pickle.loads
+
+
+class EndedError(Exception):
+    """The engine takes no more tasks; `Engine.error` says why."""
+
+
+class Engine:
+    """Runs tasks on workers. Thread-safe; belongs to the process that made it.
+
+    Attributes:
+        functions: The functions that its workers are sent.
+        state: One of RUNNING, CLOSING, BROKEN, TERMINATING, ENDED, in that order.
+        crew: Its workers.
+        pid: The process that it belongs to.
+    """
+
+    def __init__(self, manning: Manning, outcomes: Outcomes) -> None:
+        """Start the workers that there are to be from the beginning, and the engine's thread.
+
+        Raises:
+            CarryError: The initializer cannot be carried. Nothing is left behind.
+            OSError: There is no room for so many processes. Likewise.
+        """
+        self.pid = os.getpid()
+        self.functions = FunctionTable()
+        self.state = RUNNING
+        self.crew = Crew(manning)
+        self.pending: deque[Task] = deque()
+        self.lock = threading.Lock()
+        self.outcomes = outcomes
+        self.sources: list[Any] = []  # what feeds tasks in: as long as there are any, the engine does not end
+        self._available: deque[WorkerHandle] = deque()
+        self._sending: tuple[WorkerHandle | None, list[Task]] = (None, [])
+        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._is_interrupted = False
+        self._wanted: BaseException | None = None
+        self._poller = Poller()
+        self._rescue = Rescue(self)
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._by_fd: dict[int, WorkerHandle] = {}
+        try:
+            for _ in range(0 if manning.is_elastic else manning.size):
+                self._hire()
+        except BaseException:
+            self._dismiss_all()
+            raise
+        self.thread = threading.Thread(target=self._run, name="bequest-pool", daemon=True)
+        self._has_begun = False
+
+    # -- from any thread -------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the engine's thread, if it does not run yet."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.thread.start()
+
+    def submit(self, task: Task) -> None:
+        """Have a task done.
+
+        Raises:
+            EndedError: The engine takes no more tasks.
+        """
+        if self.state is not RUNNING and self.state is not CLOSING:
+            raise EndedError
+        task.worker = None
+        self.pending.append(task)
+        if self._available:
+            self.dispatch()
+        if self.state is not RUNNING and self.state is not CLOSING:
+            self._poller.wake()  # the engine's thread fails what it finds
+
+    def error(self) -> BaseException:
+        """Return why there are no more tasks done."""
+        if self._wanted is not None:
+            return self.outcomes.again(self._wanted)
+        return PoolEndedError("the pool was terminated")
+
+    def call_soon(self, function: Callable[..., None], *args: Any) -> None:
+        """Have `function` called in the engine's thread, where outcomes are told; here, if that has ended."""
+        self._calls.append((function, args))
+        self._poller.wake()
+        if self.state is ENDED:
+            self._make_calls()
+
+    def dispatch(self) -> None:
+        """Send what is pending to those who have room, unless another thread is about it."""
+        while self.pending and self._available and not self.lock.locked():
+            with self.lock:
+                try:
+                    self._send_frame()
+                except BaseException:
+                    # An interrupt (^C) has met the sending: the engine's thread finds out what was sent.
+                    self._is_interrupted = True
+                    self._poller.wake()
+                    raise
+
+    def hire_for(self) -> None:
+        """Start a worker, if there are fewer than there may be and none is idle; for elastic engines."""
+        crew = self.crew
+        with self.lock:
+            if self.state is not RUNNING or len(crew.handles) >= crew.manning.size:
+                return
+            if sum(not h.is_leaving and not h.in_flight for h in crew.handles) >= len(self.pending) > 0:
+                return
+            self._hire()
+        self.dispatch()
+
+    def close(self) -> None:
+        """Take no more tasks; the workers leave when all are done."""
+        if self.state is RUNNING and self.pid == os.getpid():
+            self.state = CLOSING
+            self.begin()
+            self._poller.wake()
+
+    def terminate(self, timeout: float | None = None) -> None:
+        """Stop everything: tasks that have not been done fail with PoolEndedError.
+
+        Returns when all workers have ended, which SIGKILL sees to, or after `timeout` seconds.
+        """
+        if self.pid != os.getpid() or self.state is ENDED:
+            return
+        self.state = TERMINATING
+        for handle in list(self.crew.handles):
+            handle.process.terminate()
+        self.begin()
+        self._poller.wake()
+        if threading.current_thread() is not self.thread:
+            self.join(timeout)
+
+    def break_down(self, error: BaseException) -> None:
+        """Give up: all tasks fail because of `error`, and the workers are stopped."""
+        self._wanted = error
+        self.state = BROKEN
+        self._poller.wake()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until all workers have ended and the engine's thread with them."""
+        if self._has_begun and self.pid == os.getpid():
+            self.thread.join(timeout)
+
+    def wake(self) -> None:
+        """Have the engine's thread look around."""
+        self._poller.wake()
+
+    def is_in_callback(self) -> bool:
+        """Tell whether the caller runs in the engine's thread, where waiting for a task would be for ever."""
+        return threading.current_thread() is self.thread
+
+    def cancel(self, task: Task) -> bool:
+        """Take a task back; tell whether that was possible: it has not begun, and never will."""
+        with self.lock:
+            handle = task.worker
+            if handle is None:
+                try:
+                    self.pending.remove(task)
+                except ValueError:  # it is done, or on its way
+                    return False
+                return True
+            return bool(handle.take_back([task.number]))
+
+    def has_begun(self, task: Task) -> bool:
+        """Tell whether a worker has begun a task."""
+        handle = task.worker
+        try:
+            return handle is not None and handle.page.words[BEGUN] >= task.number
+        except ValueError:  # that worker has been buried
+            return False
+
+    # -- sending, with the lock held -------------------------------------------------------------------------
+
+    def _send_frame(self) -> None:
+        if not (self.pending and self._available):
+            return
+        handle = self._available.popleft()
+        handle.is_listed = False
+        self._sending = handle, []
+        most, handle.ahead = self._portion(handle)
+        if handle.is_leaving or most < 1 or not handle.has_room():
+            return
+        tasks = self._sending[1]
+        pending, size = self.pending, 0
+        is_bundle = most > 1
+        while pending and len(tasks) < most and size < _FRAME_BYTES:
+            task = pending[0]
+            if is_bundle and task.options is not None and tasks:
+                break
+            tasks.append(task)
+            pending.popleft()
+            if task.begins():
+                size += len(task.data)
+            else:
+                tasks.pop()
+        if tasks:
+            handle.give(tasks, self.functions.gone)
+            self._after_giving(handle, tasks)
+        self._sending = None, []
+        self._list(handle)
+
+    def _portion(self, handle: WorkerHandle) -> tuple[int, int]:
+        """Return how many tasks a worker is given now, and how many frames it may have ahead."""
+        task = self.pending[0]
+        most = self.crew.manning.most_tasks
+        left = _UNBOUNDED if most is None else most - handle.done
+        task_ns = task.function.task_ns
+        if task.options is not None or task_ns == 0 or task_ns > _AHEAD_NS:
+            return min(1, left), 0
+        cap = max(1, min(_MOST_IN_FRAME, _FRAME_NS // task_ns))
+        share = len(self.pending) // (2 * len(self.crew.handles))
+        return min(max(1, min(cap, share)), left), _FRAMES_AHEAD
+
+    def _after_giving(self, handle: WorkerHandle, tasks: list[Task]) -> None:
+        if handle.is_blocked:
+            self._poller.watch_room(handle.fd, True)
+        options = tasks[0].options
+        if options is not None and options.timeout is not None:
+            handle.timed = tasks[0]
+            if handle.is_ready:
+                self._rescue.set_deadline(handle, options.timeout)
+        if len(handle.in_flight) > 1 and self._poller.sleeps_long:
+            self._poller.wake()  # it must look after results that a slow task holds up
+
+    def _list(self, handle: WorkerHandle) -> None:
+        """Let a worker be found by those who have tasks, if it has room."""
+        if not handle.is_listed and not handle.is_leaving and handle.has_room():
+            most = self.crew.manning.most_tasks
+            if most is None or handle.done < most:
+                handle.is_listed = True
+                if handle.in_flight:
+                    self._available.append(handle)
+                else:
+                    self._available.appendleft(handle)
+
+    # -- the engine's thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._has_ended():
+                self._step()
+        except BaseException as error:  # a fault of the engine must not leave anyone waiting
+            self._wanted = error
+            self._fail_all()
+            raise
+        finally:
+            self.state = ENDED
+            self._dismiss_all()
+            self._fail_all()
+            self._make_calls()
+            self._poller.close()
+
+    def _step(self) -> None:
+        ended = []
+        for fd, is_room in self._poller.wait(self._rescue.patience()):
+            handle = self._by_fd.get(fd)
+            if handle is None:
+                continue
+            if fd != handle.fd:
+                ended.append(handle)
+            elif is_room:
+                with self.lock:
+                    handle.push()
+                    self._poller.watch_room(fd, handle.is_blocked)
+            else:
+                self._receive(handle)
+        for handle in ended:
+            self._bury(handle)
+        if self._is_interrupted:
+            self._recover()
+        self._make_calls()
+        self._rescue.look()
+        if self.state is not RUNNING:
+            self._wind_up()
+        elif self.crew.manning.idle_s is not None:
+            self._rescue.let_idle_go()
+        self.dispatch()
+
+    def _make_calls(self) -> None:
+        while self._calls:
+            try:
+                function, args = self._calls.popleft()
+            except IndexError:  # at the end, another thread may do the same
+                return
+            function(*args)
+
+    def _receive(self, handle: WorkerHandle) -> None:
+        """Receive once from a worker, and take in what it says."""
+        try:
+            self._take_in(handle, handle.receive(self._buffer))
+        except GarbledError as error:
+            self._poller.forget(handle.fd)
+            self.crew.kill(handle, f"sent what no worker sends ({error}), and was killed,")
+        except EOFError:
+            self._poller.forget(handle.fd)
+            if not handle.is_told_to_quit and not handle.trouble:  # its end is near, or its channel is lost
+                handle.is_leaving = True
+                handle.deadline = handle.deadline or time.monotonic() + 1.0
+        except BlockingIOError:
+            pass
+        if not handle.in_flight:
+            handle.idle_since = time.monotonic()
+            self._retire_if_due(handle)
+        self._list(handle)
+
+    def _take_in(self, handle: WorkerHandle, records: Iterable[tuple[int, int, memoryview]]) -> None:
+        in_flight, function = handle.in_flight, None
+        for kind, number, content in records:
+            if kind == VALUE:
+                task = in_flight.pop(number, None)
+                if task is None:  # it was read in the journal already
+                    continue
+                function = task.function
+                if not in_flight and not handle.is_listed:  # before its caller knows, who may have another
+                    self._list(handle)
+                try:
+                    value = _loads(content)
+                except BaseException as error:  # noqa: BLE001 - of the user's classes; it fails the task
+                    task.complete(False, self.outcomes.unloadable(error))
+                else:
+                    task.complete(True, value)
+                    value = None
+            else:
+                self._take_in_other(handle, kind, number, content)
+        if function is not None:
+            function.task_ns = handle.page.words[TASK_NS]
+
+    def _take_in_other(self, handle: WorkerHandle, kind: int, number: int, content: memoryview) -> None:
+        if kind in (wire.ERROR, wire.UNSENDABLE):
+            task = handle.in_flight.pop(number, None)
+            if task is not None and task is handle.timed and handle.is_expendable:
+                handle.process.kill()  # it has stopped the task, and may be in any state
+                task.complete(False, self.outcomes.died(task, handle, None))
+            elif task is not None:
+                task.complete(False, self.outcomes.failure(kind, content))
+        elif kind == wire.SKIPPED:
+            handle.has_passed(number)
+            task = handle.in_flight.pop(number, None)
+            if task is not None:  # it was about to begin when it was taken back, and has not
+                self._put_first([task])
+        elif kind == wire.READY:
+            self.crew.note_ready(handle)
+            if handle.timed is not None and handle.timed.options is not None:
+                self._rescue.set_deadline(handle, handle.timed.options.timeout)
+        elif kind == wire.FAILED:
+            self.crew.failures.append(self.outcomes.failure(wire.ERROR, content))
+            handle.trouble = "could not run its initializer"
+        elif kind == wire.FULL:
+            handle.is_leaving = True
+        elif kind in (wire.TEXT, wire.RECORD):
+            self.outcomes.show(handle, kind, number, content)
+        else:
+            raise GarbledError(f"a record of kind {kind}")
+
+    def _put_first(self, tasks: list[Task]) -> None:
+        """Let tasks that were taken back be the next."""
+        for task in tasks:
+            task.worker = None
+        with self.lock:
+            self.pending.extendleft(reversed(tasks))
+
+    def _recover(self) -> None:
+        """Make good for a sending that was interrupted: nobody knows what the worker has got of it."""
+        with self.lock:
+            self._is_interrupted = False
+            handle, tasks = self._sending
+            self._sending = None, []
+            if handle is None:
+                return
+            have = {id(task) for task in [*handle.in_flight.values(), *islice(self.pending, 2 * len(tasks))]}
+            lost = [task for task in tasks if id(task) not in have]
+            for task in lost:
+                task.worker = None
+            self.pending.extendleft(reversed(lost))
+            handle.is_expendable = True
+            self.crew.kill(handle, "was stopped, as an interrupt met the sending of tasks to it,")
+
+    def take_in_journal(self, handle: WorkerHandle) -> None:
+        """Take in outcomes that a worker has not sent yet, as it is busy."""
+        try:
+            self._take_in(handle, handle.leftovers())
+        except GarbledError as error:
+            self.crew.kill(handle, f"wrote what no worker writes ({error}), and was killed,")
+
+    def interrupt(self, handle: WorkerHandle) -> None:
+        """Interrupt the task of a worker."""
+        import signal
+
+        try:
+            os.kill(handle.process.pid, signal.SIGINT)
+        except ProcessLookupError:  # it has just ended
+            return
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    def _hire(self) -> None:
+        handle = self.crew.start_one()
+        self._by_fd[handle.fd] = self._by_fd[handle.process.sentinel] = handle
+        self._poller.watch(handle.fd)
+        self._poller.watch(handle.process.sentinel)
+        handle.idle_since = time.monotonic()
+        self._list(handle)
+
+    def _retire_if_due(self, handle: WorkerHandle) -> None:
+        """Let a worker go that has done its number of tasks, or has grown too large, and has nothing left."""
+        most = self.crew.manning.most_tasks
+        is_due = handle.is_leaving or (most is not None and handle.done >= most)
+        if is_due and not handle.is_told_to_quit and not handle.trouble and handle.deadline is None:
+            with self.lock:
+                self.crew.let_go(handle)
+
+    def _bury(self, handle: WorkerHandle) -> None:
+        """Take leave of a worker that has ended: save what it has done, pass on what it had not begun."""
+        with self.lock:
+            handle.is_leaving = True
+        self._by_fd.pop(handle.fd, None)
+        sentinel = handle.process.sentinel
+        self._by_fd.pop(sentinel, None)
+        self._poller.forget(sentinel)
+        self._take_last_words(handle)
+        self._poller.forget(handle.fd)
+        is_expected = handle.is_told_to_quit or handle.is_expendable or self.state in (TERMINATING, BROKEN)
+        begun = handle.page.words[BEGUN]
+        lost = list(handle.in_flight.values())
+        handle.in_flight.clear()
+        code = self.crew.bury(handle)
+        self._put_first([task for task in lost if task.number > begun])
+        self._mourn(handle, code, [task for task in lost if task.number <= begun])
+        handle.close()
+        if not is_expected:
+            self.outcomes.on_death(self, handle, end_of(handle, code))
+        if self.crew.is_hopeless() and self.state in (RUNNING, CLOSING):
+            self.break_down(self.outcomes.hopeless(self.crew))
+        self._refill()
+
+    def _take_last_words(self, handle: WorkerHandle) -> None:
+        try:
+            while True:
+                self._take_in(handle, handle.receive(self._buffer))
+        except (EOFError, BlockingIOError, OSError, GarbledError):
+            pass  # what is cut off here is in the journal, or is lost with the worker
+        try:
+            self._take_in(handle, handle.leftovers())
+        except GarbledError:
+            pass  # a wild write has met the journal: its tasks have begun, and fail
+
+    def _mourn(self, handle: WorkerHandle, code: int | None, begun: list[Task]) -> None:
+        """Fail the tasks that died with a worker, or have them tried again where that was asked for."""
+        again = []
+        for task in begun:
+            if task.options is not None and task.options.retries > 0 and task is not handle.timed:
+                from bequest.pool.task import Options
+
+                task.options = Options(task.options.timeout, task.options.retries - 1)
+                again.append(task)
+            else:
+                task.complete(False, self.outcomes.died(task, handle, code))
+        if again:
+            self._put_first(again)
+
+    def _refill(self) -> None:
+        """Start workers in the places of those that have gone."""
+        crew = self.crew
+        while self.state in (RUNNING, CLOSING) and len(crew.handles) < self._wanted_size():
+            try:
+                with self.lock:
+                    self._hire()
+            except Exception as error:  # noqa: BLE001 - of the system, or of the initializer's pickling
+                if not crew.handles:
+                    self.break_down(self.outcomes.unmanned(error))
+                return
+
+    def _wanted_size(self) -> int:
+        manning = self.crew.manning
+        if self.state is CLOSING or manning.is_elastic:
+            busy = sum(bool(handle.in_flight) for handle in self.crew.handles)
+            return min(manning.size, busy + len(self.pending))
+        return manning.size
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _has_ended(self) -> bool:
+        if self.state is RUNNING or self.crew.handles:
+            return False
+        return self.state is not CLOSING or not (self.pending or self.sources)
+
+    def _wind_up(self) -> None:
+        """Do what the end needs next."""
+        if self.state is CLOSING:
+            with self.lock:
+                if not self.pending and not self.sources:
+                    for handle in self.crew.handles:
+                        if not handle.in_flight and not handle.is_leaving:
+                            self.crew.let_go(handle)
+            self._refill()
+        else:
+            self._fail_all()
+            for handle in self.crew.handles:
+                if not handle.is_leaving or handle.deadline is None:
+                    self.crew.stop(handle)
+
+    def _fail_all(self) -> None:
+        """Fail every task that is not done."""
+        with self.lock:
+            tasks = list(self.pending)
+            self.pending.clear()
+            for handle in self.crew.handles:
+                tasks += handle.in_flight.values()
+                handle.in_flight.clear()
+                self._available.clear()
+        for task in tasks:
+            task.complete(False, self.outcomes.ended(task, self._wanted))
+
+    def _dismiss_all(self) -> None:
+        """Kill whoever is left; only at an end that has failed."""
+        for handle in list(self.crew.handles):
+            handle.process.kill()
+            self.crew.bury(handle)
+            handle.close()
+
+
+def report(error: BaseException) -> None:
+    """Report an error of a callback as one of a thread that nobody waits for."""
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+    )
+    sys.stderr.flush()
