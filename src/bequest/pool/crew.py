@@ -100,6 +100,15 @@ class Crew:
                 self.failures.append(None)
         return code
 
+    def dismiss(self) -> None:
+        """End all workers that there are, where the engine does not or no longer run."""
+        for handle in self.handles:
+            handle.process.terminate()
+        for handle in self.handles:
+            handle.process.join()
+            handle.close()
+        self.handles.clear()
+
     def stop(self, handle: WorkerHandle) -> None:
         """Ask a worker to end at once; `press` follows it up."""
         handle.is_leaving = True

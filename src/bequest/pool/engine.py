@@ -87,10 +87,13 @@ class Engine:
         self._by_fd: dict[int, WorkerHandle] = {}
         try:
             for _ in range(0 if manning.is_elastic else manning.size):
-                self._hire()
+                self.crew.start_one()
         except BaseException:
-            self._dismiss_all()
+            self.crew.dismiss()
+            self._poller.close()
             raise
+        for handle in self.crew.handles:
+            self._welcome(handle)
         self.thread = threading.Thread(target=self._run, name="bequest-pool", daemon=True)
         self._has_begun = False
 
@@ -110,7 +113,7 @@ class Engine:
         """
         if self.state is not RUNNING and self.state is not CLOSING:
             raise EndedError
-        task.worker = None
+        task.worker, task.number = None, 0
         self.pending.append(task)
         if self._available:
             self.dispatch()
@@ -290,7 +293,7 @@ class Engine:
             raise
         finally:
             self.state = ENDED
-            self._dismiss_all()
+            self.crew.dismiss()
             self._fail_all()
             self._make_calls()
             self._poller.close()
@@ -439,7 +442,9 @@ class Engine:
     # -- workers ---------------------------------------------------------------------------------------------
 
     def _hire(self) -> None:
-        handle = self.crew.start_one()
+        self._welcome(self.crew.start_one())
+
+    def _welcome(self, handle: WorkerHandle) -> None:
         self._by_fd[handle.fd] = self._by_fd[handle.process.sentinel] = handle
         self._poller.watch(handle.fd)
         self._poller.watch(handle.process.sentinel)
@@ -555,13 +560,6 @@ class Engine:
                 self._available.clear()
         for task in tasks:
             task.complete(False, self.outcomes.ended(task, self._wanted))
-
-    def _dismiss_all(self) -> None:
-        """Kill whoever is left; only at an end that has failed."""
-        for handle in list(self.crew.handles):
-            handle.process.kill()
-            self.crew.bury(handle)
-            handle.close()
 
 
 def report(error: BaseException) -> None:

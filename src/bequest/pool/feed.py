@@ -148,7 +148,7 @@ class Stream:
         self._length: int | None = None
         self._waiting = 0
 
-    def set_part(self, index: int, is_good: bool, value: Any) -> None:
+    def _set_part(self, index: int, is_good: bool, value: Any) -> None:
         """Take the outcome of one part."""
         if self.is_abandoned:
             self.window.give()
@@ -168,7 +168,7 @@ class Stream:
     def end(self, count: int, error: BaseException | None) -> None:
         """Take how many parts there are, and the error that stands behind them, if one does."""
         if error is not None:
-            self.set_part(count, False, error)
+            self._set_part(count, False, error)
             count += 1
         with self._condition:
             self._length = count

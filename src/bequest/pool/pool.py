@@ -311,14 +311,14 @@ class Pool(_plain.Pool):
         try:
             make = _Maker(self, func, is_star, chunksize, self._chosen(timeout, retries))
         except Exception as error:  # noqa: BLE001 - a function that cannot be sent fails the call
-            self._engine.call_soon(result.fail_from, 0, error)
+            self._engine.call_soon(result._fail_from, 0, error)
             return result.get() if is_awaited else result
         window = Window(_SUBMITTED_AT_ONCE, _SUBMITTED_AT_ONCE)
-        feed = Feed(self._engine, window, parts(result, make, _chunks(items, chunksize)), result.end)
+        feed = Feed(self._engine, window, parts(result, make, _chunks(items, chunksize)), result._end)
         if -(-len(items) // chunksize) < _SUBMITTED_AT_ONCE:
             window.open()
         else:
-            result.on_part = window.give
+            result._tell_parts(window.give)
             if not is_awaited:
                 feed.start()
                 return result

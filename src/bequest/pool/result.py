@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 _making_waiters = threading.Lock()
 
 
-class Awaited(Task):
-    """Something that is done once, and that threads wait for: a task, or what stands for several.
+_OF_AWAITED = ("_callback", "_error_callback", "_is_done", "_pool", "_success", "_value", "_waiters")
+
+
+class Awaited:
+    """Something that is done once, and that threads wait for. What derives from it has the slots above.
 
     Attributes:
         _pool: The pool, kept alive until it is done.
     """
-
-    __slots__ = ("_callback", "_error_callback", "_is_done", "_pool", "_success", "_value", "_waiters")
 
     _pool: Pool | None
     _waiters: list[Any] | None
@@ -116,10 +117,10 @@ class Awaited(Task):
     __class_getitem__ = classmethod(types.GenericAlias)
 
 
-class ApplyResult(Awaited):
+class ApplyResult(Awaited, Task):
     """The result of `Pool.apply_async`."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = _OF_AWAITED
 
     def complete(self, is_good: bool, value: Any) -> None:
         """Take the outcome."""
@@ -136,7 +137,7 @@ class MapResult(Awaited):
     Parts are told in one thread, the engine's.
     """
 
-    __slots__ = ("__weakref__", "_chunksize", "_parts", "_parts_left", "on_part")
+    __slots__ = (*_OF_AWAITED, "_chunksize", "_on_part", "_parts", "_parts_left")
 
     def __init__(
         self,
@@ -150,13 +151,17 @@ class MapResult(Awaited):
         self._success = True
         self._value = [None] * length
         self._chunksize = chunksize
-        self.on_part: Callable[[], None] | None = None
+        self._on_part: Callable[[], None] | None = None
         self._parts = self._parts_left = -(-length // chunksize) if chunksize > 0 else 0
         if not self._parts_left:
             self._pool = None
             self._is_done = True
 
-    def set_part(self, index: int, is_good: bool, value: Any) -> None:
+    def _tell_parts(self, hear: Callable[[], None]) -> None:
+        """Call `hear` for each part that is done."""
+        self._on_part = hear
+
+    def _set_part(self, index: int, is_good: bool, value: Any) -> None:
         """Take the outcome of one part; the first error is the one that is raised, when all are done."""
         if is_good and self._success:
             if self._chunksize == 1:
@@ -166,22 +171,22 @@ class MapResult(Awaited):
         elif not is_good and self._success:
             self._success, self._value = False, value
         self._parts_left -= 1
-        if self.on_part is not None:
-            self.on_part()
+        if self._on_part is not None:
+            self._on_part()
         if self._parts_left == 0:
             self._finish(bool(self._success), self._value)
 
-    def end(self, count: int, error: BaseException | None) -> None:
+    def _end(self, count: int, error: BaseException | None) -> None:
         """Take that the input has come to its end, after `count` parts."""
         if error is not None:
-            self.fail_from(count, error)
+            self._fail_from(count, error)
         elif count < self._parts:
-            self.fail_from(count, ValueError("the input is shorter than it said"))
+            self._fail_from(count, ValueError("the input is shorter than it said"))
 
-    def fail_from(self, index: int, error: BaseException) -> None:
+    def _fail_from(self, index: int, error: BaseException) -> None:
         """Take the error of the part `index`, behind which there will be no other."""
         self._parts_left -= self._parts - index - 1
-        self.set_part(index, False, error)
+        self._set_part(index, False, error)
 
 
 class Part(Task):
@@ -196,4 +201,4 @@ class Part(Task):
         """Hand the outcome to the job."""
         self.release()
         job, self._job = self._job, None
-        job.set_part(self._index, is_good, value)
+        job._set_part(self._index, is_good, value)
