@@ -186,6 +186,19 @@ def of_bequest(other: Any) -> Any:
     return _find(other._name, False, "replay") if type(other) in plain else other
 
 
+def usual_context(method: str | None = None) -> Any:
+    """Return the context for who names none: that of multiprocessing where bequest is installed there.
+
+    Args:
+        method: A start method, or None for the default one.
+    """
+    import multiprocessing
+
+    from bequest.install import is_installed
+
+    return multiprocessing.get_context(method) if is_installed() else default_context.get_context(method)
+
+
 default_context = DefaultContext(
     # A template is handed its requests with descriptors beside them (SCM_RIGHTS).
     _concrete_contexts["forkserver" if getattr(reduction, "HAVE_SEND_HANDLE", False) else "spawn"]

@@ -18,8 +18,6 @@ from bequest.pool.worker import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST_FAILURES = 3
-"""So many workers in turn whose initializer raises, or which exit before it has returned, break the pool."""
 MOST_KILLED = 20
 """So many in turn that are killed before they are ready break it too: memory does not get more by trying."""
 
@@ -44,6 +42,8 @@ class Manning:
         is_elastic: Whether workers are started only for tasks that find none idle.
         most_tasks: After how many tasks a worker is replaced, or None.
         idle_s: After how many idle seconds an elastic pool lets a worker go, or None.
+        most_failures: So many workers in turn whose initializer raises, or which exit before it has returned,
+            break the pool.
     """
 
     size: int
@@ -54,6 +54,7 @@ class Manning:
     is_elastic: bool = False
     most_tasks: int | None = None
     idle_s: float | None = None
+    most_failures: int = 3
 
 
 class Crew:
@@ -80,7 +81,7 @@ class Crew:
 
     def is_hopeless(self) -> bool:
         """Tell whether no worker will get ready."""
-        return len(self.failures) >= MOST_FAILURES or self.killed >= MOST_KILLED
+        return len(self.failures) >= self.manning.most_failures or self.killed >= MOST_KILLED
 
     def note_ready(self, handle: WorkerHandle) -> None:
         """Note that a worker's initializer has returned."""
@@ -96,7 +97,7 @@ class Crew:
         if not handle.is_ready and not handle.is_told_to_quit and not handle.trouble:
             if code is not None and code < 0:
                 self.killed += 1
-            elif len(self.failures) == 0 or self.failures[-1] is not handle:
+            else:
                 self.failures.append(None)
         return code
 

@@ -80,7 +80,7 @@ class Engine:
         self._sending: tuple[WorkerHandle | None, list[Task]] = (None, [])
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_interrupted = False
-        self._wanted: BaseException | None = None
+        self._cause: BaseException | None = None
         self._poller = Poller()
         self._rescue = Rescue(self)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
@@ -119,11 +119,13 @@ class Engine:
             self.dispatch()
         if self.state is not RUNNING and self.state is not CLOSING:
             self._poller.wake()  # the engine's thread fails what it finds
+            if self.state is ENDED:
+                self._fail_all()
 
     def error(self) -> BaseException:
         """Return why there are no more tasks done."""
-        if self._wanted is not None:
-            return self.outcomes.again(self._wanted)
+        if self._cause is not None:
+            return self.outcomes.again(self._cause)
         return PoolEndedError("the pool was terminated")
 
     def call_soon(self, function: Callable[..., None], *args: Any) -> None:
@@ -145,15 +147,20 @@ class Engine:
                     self._poller.wake()
                     raise
 
-    def hire_for(self) -> None:
-        """Start a worker, if there are fewer than there may be and none is idle; for elastic engines."""
+    def hire_for(self, count: int = 0) -> None:
+        """Start a worker where those who are idle are too few for what is pending; for elastic engines.
+
+        Args:
+            count: How many tasks will be pending presently.
+        """
         crew = self.crew
+        if len(crew.handles) >= crew.manning.size:
+            return
         with self.lock:
-            if self.state is not RUNNING or len(crew.handles) >= crew.manning.size:
-                return
-            if sum(not h.is_leaving and not h.in_flight for h in crew.handles) >= len(self.pending) > 0:
-                return
-            self._hire()
+            wanted = len(self.pending) + count
+            idle = sum(not handle.is_leaving and not handle.in_flight for handle in crew.handles)
+            if self.state is RUNNING and len(crew.handles) < crew.manning.size and idle < wanted:
+                self._hire()
         self.dispatch()
 
     def close(self) -> None:
@@ -180,7 +187,7 @@ class Engine:
 
     def break_down(self, error: BaseException) -> None:
         """Give up: all tasks fail because of `error`, and the workers are stopped."""
-        self._wanted = error
+        self._cause = error
         self.state = BROKEN
         self._poller.wake()
 
@@ -201,13 +208,29 @@ class Engine:
         """Take a task back; tell whether that was possible: it has not begun, and never will."""
         with self.lock:
             handle = task.worker
-            if handle is None:
-                try:
-                    self.pending.remove(task)
-                except ValueError:  # it is done, or on its way
-                    return False
-                return True
-            return bool(handle.take_back([task.number]))
+            if handle is not None:
+                is_back = bool(handle.take_back([task.number]))
+            else:
+                is_back = task in self.pending  # it stays there, and is passed over: see `Task.begins`
+        self.dispatch()  # whoever found the lock taken has left that to this thread
+        return is_back
+
+    def cancel_all(self) -> None:
+        """Cancel every task that can be, and has not begun."""
+        with self.lock:
+            tasks = list(self.pending)
+            for handle in self.crew.handles:
+                tasks += handle.in_flight.values()
+        for task in tasks:
+            task.cancel()
+
+    def is_running(self) -> bool:
+        """Tell whether tasks are taken."""
+        return self.state is RUNNING or self.state is CLOSING
+
+    def is_broken(self) -> bool:
+        """Tell whether the engine has given up."""
+        return self._cause is not None
 
     def has_begun(self, task: Task) -> bool:
         """Tell whether a worker has begun a task."""
@@ -288,7 +311,7 @@ class Engine:
             while not self._has_ended():
                 self._step()
         except BaseException as error:  # a fault of the engine must not leave anyone waiting
-            self._wanted = error
+            self._cause = error
             self._fail_all()
             raise
         finally:
@@ -392,7 +415,7 @@ class Engine:
                 self._rescue.set_deadline(handle, handle.timed.options.timeout)
         elif kind == wire.FAILED:
             self.crew.failures.append(self.outcomes.failure(wire.ERROR, content))
-            handle.trouble = "could not run its initializer"
+            handle.trouble, handle.is_expendable = "could not run its initializer", True
         elif kind == wire.FULL:
             handle.is_leaving = True
         elif kind in (wire.TEXT, wire.RECORD):
@@ -559,7 +582,7 @@ class Engine:
                 handle.in_flight.clear()
                 self._available.clear()
         for task in tasks:
-            task.complete(False, self.outcomes.ended(task, self._wanted))
+            task.complete(False, self.outcomes.ended(task, self._cause))
 
 
 def report(error: BaseException) -> None:

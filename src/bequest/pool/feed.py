@@ -135,11 +135,12 @@ class Stream:
     Attributes:
         window: Of the feed.
         is_abandoned: Whether nobody will iterate any more: then parts make room when they are done.
+        is_cancelled: Whether parts that have not begun are not wanted any more.
     """
 
     def __init__(self, window: Window, is_ordered: bool) -> None:
         self.window = window
-        self.is_abandoned = False
+        self.is_abandoned = self.is_cancelled = False
         self._is_ordered = is_ordered
         self._condition = threading.Condition(threading.Lock())
         self._items: deque[tuple[bool, Any]] = deque()
@@ -181,6 +182,13 @@ class Stream:
         self._items.clear()
         self._early.clear()
         self.window.give(count)
+
+    def close(self) -> None:
+        """Have no more results: whoever asks for one is told that there are none."""
+        self.abandon()
+        with self._condition:
+            self._length = self._arrived
+            self._condition.notify_all()
 
     def next(self, timeout: float | None = None) -> Any:
         """Return the next result, waiting for it, or raise the next error.

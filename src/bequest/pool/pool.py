@@ -463,9 +463,9 @@ def _end(engine: Engine) -> None:
 
 def _ours(context: Any) -> Any:
     """Return a context of bequest: the default one, or that for a plain context of the standard library."""
-    from bequest.contexts import default_context, of_bequest
+    from bequest.contexts import of_bequest, usual_context
 
-    return default_context.get_context() if context is None else of_bequest(context)
+    return of_bequest(usual_context() if context is None else context)
 
 
 def _checked_size(processes: int | None, maxtasksperchild: int | None) -> int:

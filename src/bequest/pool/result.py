@@ -137,6 +137,8 @@ class MapResult(Awaited):
     Parts are told in one thread, the engine's.
     """
 
+    is_cancelled = False
+
     __slots__ = (*_OF_AWAITED, "_chunksize", "_on_part", "_parts", "_parts_left")
 
     def __init__(
@@ -196,6 +198,18 @@ class Part(Task):
 
     def __init__(self, job: Any, index: int) -> None:
         self._job, self._index = job, index
+
+    def begins(self) -> bool:
+        """Return whether the job is still wanted."""
+        if self._job.is_cancelled:
+            self._job = None
+            return False
+        return True
+
+    def cancel(self) -> bool:
+        """Give up the part, and its job with it."""
+        self._job.is_cancelled = True
+        return True
 
     def complete(self, is_good: bool, value: Any) -> None:
         """Hand the outcome to the job."""

@@ -67,6 +67,10 @@ class Task:
         """Return whether it is still wanted; asked once, with the engine's lock held, when it is sent."""
         return True
 
+    def cancel(self) -> bool:
+        """Give up what has not begun, if this kind of task can be; tell whether it was."""
+        return False
+
     def complete(self, is_good: bool, value: Any) -> None:
         """Take the outcome: a result, or an exception. Called once, in the engine's thread; must not raise."""
         raise NotImplementedError
