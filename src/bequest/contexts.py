@@ -65,12 +65,12 @@ class _Bequest(Primitives):
             return self
         return _find(self._name if method is None else method, strict, main)
 
-
     def Pool(self, *args: Any, **options: Any) -> Any:
         """Return a pool of processes of this context; see `bequest.pool.Pool` for arguments and options."""
         from bequest.pool import Pool
 
-        return Pool(*args, context=self.get_context(), **options)
+        options["context"] = self.get_context()
+        return Pool(*args, **options)
 
 
 class ForkContext(_Bequest, context.ForkContext):
@@ -177,6 +177,7 @@ _concrete_contexts: dict[str, Any] = {
     each._name: each() for each in (ForkContext, SpawnContext, ForkServerContext)
 }
 _find = _Contexts().find
+
 
 def of_bequest(other: Any) -> Any:
     """Return the context of bequest for a plain one of the standard library; any other as it is."""

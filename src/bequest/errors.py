@@ -69,7 +69,7 @@ class TemplateEndedError(BequestError, EOFError):
     """
 
 
-class WorkerDied(BequestError):  # noqa: N818 - named for what happened, as those of trio are
+class WorkerDied(BequestError):
     """A worker ended while it had a task; that task, and no other, fails with this.
 
     What it had not begun has been given to other workers. The pool goes on, with a new worker in its place.
@@ -102,7 +102,8 @@ class TaskTimeoutError(BequestError, TimeoutError):
     """
 
     def __init__(self, task: str, timeout: float, pid: int) -> None:
-        super().__init__(task, timeout, pid)
+        super().__init__()
+        self.args = (task, timeout, pid)  # TimeoutError would take them for a number, a text and a file
         self.task, self.timeout, self.pid = task, timeout, pid
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How a pool packs what it sends: functions, once for each worker, and the arguments of tasks, each for itself.
+"""How a pool packs what it sends: functions, once for each worker, and the arguments of each task.
 
     function -> FunctionTable.find -> FunctionRef: a number that workers know it by, and its pickle
     args, kwargs -> pack_call -> way of calling, payload
@@ -41,7 +41,17 @@ class FunctionRef:
         is_single: Whether it can be sent once only, as it holds descriptors that wait for one receiver.
     """
 
-    __slots__ = ("__weakref__", "_gone", "data", "dependence", "is_single", "keep", "name", "number", "task_ns")
+    __slots__ = (
+        "__weakref__",
+        "_gone",
+        "data",
+        "dependence",
+        "is_single",
+        "keep",
+        "name",
+        "number",
+        "task_ns",
+    )
 
     def __init__(self, number: int, function: Any, packed: pickler.Packed, gone: deque[int]) -> None:
         self.number, self._gone = number, gone
@@ -85,9 +95,7 @@ class FunctionTable:
             return found
         return self._add(function, anchor, key, packed)
 
-    def _add(
-        self, function: Any, anchor: Any, key: Any, packed: pickler.Packed | None = None
-    ) -> FunctionRef:
+    def _add(self, function: Any, anchor: Any, key: Any, packed: pickler.Packed | None = None) -> FunctionRef:
         if packed is None:
             packed = pickler.pack(function)
         made = FunctionRef(next(self._numbers), function, packed, self.gone)
@@ -107,7 +115,7 @@ class FunctionTable:
 
 
 def _anchor_of(function: Any) -> tuple[Any, Any]:
-    """Return the object whose life is that of a function, and its key: a bound method is made by each look."""
+    """Return the object whose life is that of a function, and its key: each look makes a bound method."""
     if type(function) is MethodType:
         return function.__self__, (id(function.__self__), id(function.__func__))
     return function, id(function)
@@ -122,7 +130,11 @@ def _is_fixed(value: Any, depth: int = 0) -> bool:
         return False
     if kind is FunctionType:
         held = [content for cell in value.__closure__ or () for content in cell_contents(cell)]
-        held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *value.__dict__.values()]
+        held += [
+            *(value.__defaults__ or ()),
+            *(value.__kwdefaults__ or {}).values(),
+            *value.__dict__.values(),
+        ]
         return all(_is_fixed(part, depth + 1) for part in held)
     if kind is MethodType:
         return isinstance(value.__self__, type) and _is_fixed(value.__func__, depth + 1)

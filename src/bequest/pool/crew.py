@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bequest.pool import deaths
+from bequest.pool import deaths, streams
 from bequest.pool.handle import WorkerHandle, start
 from bequest.pool.worker import Settings
 
@@ -75,6 +75,7 @@ class Crew:
     def start_one(self) -> WorkerHandle:
         """Start a worker; errors as of `handle.start`."""
         manning = self.manning
+        manning.settings.has_logging = streams.has_handlers()
         handle = start(manning.make_process, manning.initializer, manning.initargs, manning.settings)
         self.handles.append(handle)
         return handle

@@ -2,8 +2,8 @@
 
     submit(task) -> pending -> dispatch: a frame to a worker with room -> its records -> task.complete()
 
-Any thread submits, and sends what it can at once: whoever finds the lock taken leaves it to the one who holds
-it, who looks again after letting it go. One thread receives, completes tasks, buries workers and starts others.
+Any thread submits, and sends what it can at once: whoever finds the lock taken leaves it to the one who has
+it, who looks again after letting it go. One thread receives, completes tasks, buries workers, starts others.
 Tasks that nobody has begun are nobody's loss: they run elsewhere. A task that was begun is never run twice,
 unless it was asked for.
 """
@@ -11,7 +11,6 @@ unless it was asked for.
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 import time
@@ -20,15 +19,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bequest.errors import PoolEndedError
-from bequest.pool import wire
 from bequest.pool.calls import FunctionTable
 from bequest.pool.crew import Crew, Manning, end_of
+from bequest.pool.intake import Intake
 from bequest.pool.poller import Poller
 from bequest.pool.rescue import Rescue
-from bequest.pool.wire import BEGUN, TASK_NS, VALUE, GarbledError
+from bequest.pool.wire import BEGUN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from bequest.pool.handle import WorkerHandle
     from bequest.pool.outcomes import Outcomes
@@ -41,10 +40,7 @@ _AHEAD_NS = 50_000_000  # tasks longer than this are given one by one: nothing i
 _MOST_IN_FRAME = 256
 _FRAMES_AHEAD = 3  # on a busy machine this process may be late with the next
 _FRAME_BYTES = 1 << 18
-_BUFFER_BYTES = 1 << 19
 _UNBOUNDED = 1 << 62
-
-_loads = pickle.loads
 
 
 class EndedError(Exception):
@@ -82,8 +78,8 @@ class Engine:
         self._is_interrupted = False
         self._cause: BaseException | None = None
         self._poller = Poller()
-        self._rescue = Rescue(self)
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.rescue = Rescue(self)
+        self.intake = Intake(self, self._poller)
         self._by_fd: dict[int, WorkerHandle] = {}
         try:
             for _ in range(0 if manning.is_elastic else manning.size):
@@ -208,10 +204,8 @@ class Engine:
         """Take a task back; tell whether that was possible: it has not begun, and never will."""
         with self.lock:
             handle = task.worker
-            if handle is not None:
-                is_back = bool(handle.take_back([task.number]))
-            else:
-                is_back = task in self.pending  # it stays there, and is passed over: see `Task.begins`
+            # One that waits here stays where it is, and is passed over: see `Task.begins`.
+            is_back = task.function is not None and (handle is None or bool(handle.take_back([task.number])))
         self.dispatch()  # whoever found the lock taken has left that to this thread
         return is_back
 
@@ -268,7 +262,7 @@ class Engine:
             handle.give(tasks, self.functions.gone)
             self._after_giving(handle, tasks)
         self._sending = None, []
-        self._list(handle)
+        self.enlist(handle)
 
     def _portion(self, handle: WorkerHandle) -> tuple[int, int]:
         """Return how many tasks a worker is given now, and how many frames it may have ahead."""
@@ -289,11 +283,11 @@ class Engine:
         if options is not None and options.timeout is not None:
             handle.timed = tasks[0]
             if handle.is_ready:
-                self._rescue.set_deadline(handle, options.timeout)
+                self.rescue.set_deadline(handle, options.timeout)
         if len(handle.in_flight) > 1 and self._poller.sleeps_long:
             self._poller.wake()  # it must look after results that a slow task holds up
 
-    def _list(self, handle: WorkerHandle) -> None:
+    def enlist(self, handle: WorkerHandle) -> None:
         """Let a worker be found by those who have tasks, if it has room."""
         if not handle.is_listed and not handle.is_leaving and handle.has_room():
             most = self.crew.manning.most_tasks
@@ -323,7 +317,7 @@ class Engine:
 
     def _step(self) -> None:
         ended = []
-        for fd, is_room in self._poller.wait(self._rescue.patience()):
+        for fd, is_room in self._poller.wait(self.rescue.patience()):
             handle = self._by_fd.get(fd)
             if handle is None:
                 continue
@@ -334,17 +328,17 @@ class Engine:
                     handle.push()
                     self._poller.watch_room(fd, handle.is_blocked)
             else:
-                self._receive(handle)
+                self.intake.receive(handle)
         for handle in ended:
             self._bury(handle)
         if self._is_interrupted:
             self._recover()
         self._make_calls()
-        self._rescue.look()
+        self.rescue.look()
         if self.state is not RUNNING:
             self._wind_up()
         elif self.crew.manning.idle_s is not None:
-            self._rescue.let_idle_go()
+            self.rescue.let_idle_go()
         self.dispatch()
 
     def _make_calls(self) -> None:
@@ -355,75 +349,7 @@ class Engine:
                 return
             function(*args)
 
-    def _receive(self, handle: WorkerHandle) -> None:
-        """Receive once from a worker, and take in what it says."""
-        try:
-            self._take_in(handle, handle.receive(self._buffer))
-        except GarbledError as error:
-            self._poller.forget(handle.fd)
-            self.crew.kill(handle, f"sent what no worker sends ({error}), and was killed,")
-        except EOFError:
-            self._poller.forget(handle.fd)
-            if not handle.is_told_to_quit and not handle.trouble:  # its end is near, or its channel is lost
-                handle.is_leaving = True
-                handle.deadline = handle.deadline or time.monotonic() + 1.0
-        except BlockingIOError:
-            pass
-        if not handle.in_flight:
-            handle.idle_since = time.monotonic()
-            self._retire_if_due(handle)
-        self._list(handle)
-
-    def _take_in(self, handle: WorkerHandle, records: Iterable[tuple[int, int, memoryview]]) -> None:
-        in_flight, function = handle.in_flight, None
-        for kind, number, content in records:
-            if kind == VALUE:
-                task = in_flight.pop(number, None)
-                if task is None:  # it was read in the journal already
-                    continue
-                function = task.function
-                if not in_flight and not handle.is_listed:  # before its caller knows, who may have another
-                    self._list(handle)
-                try:
-                    value = _loads(content)
-                except BaseException as error:  # noqa: BLE001 - of the user's classes; it fails the task
-                    task.complete(False, self.outcomes.unloadable(error))
-                else:
-                    task.complete(True, value)
-                    value = None
-            else:
-                self._take_in_other(handle, kind, number, content)
-        if function is not None:
-            function.task_ns = handle.page.words[TASK_NS]
-
-    def _take_in_other(self, handle: WorkerHandle, kind: int, number: int, content: memoryview) -> None:
-        if kind in (wire.ERROR, wire.UNSENDABLE):
-            task = handle.in_flight.pop(number, None)
-            if task is not None and task is handle.timed and handle.is_expendable:
-                handle.process.kill()  # it has stopped the task, and may be in any state
-                task.complete(False, self.outcomes.died(task, handle, None))
-            elif task is not None:
-                task.complete(False, self.outcomes.failure(kind, content))
-        elif kind == wire.SKIPPED:
-            handle.has_passed(number)
-            task = handle.in_flight.pop(number, None)
-            if task is not None:  # it was about to begin when it was taken back, and has not
-                self._put_first([task])
-        elif kind == wire.READY:
-            self.crew.note_ready(handle)
-            if handle.timed is not None and handle.timed.options is not None:
-                self._rescue.set_deadline(handle, handle.timed.options.timeout)
-        elif kind == wire.FAILED:
-            self.crew.failures.append(self.outcomes.failure(wire.ERROR, content))
-            handle.trouble, handle.is_expendable = "could not run its initializer", True
-        elif kind == wire.FULL:
-            handle.is_leaving = True
-        elif kind in (wire.TEXT, wire.RECORD):
-            self.outcomes.show(handle, kind, number, content)
-        else:
-            raise GarbledError(f"a record of kind {kind}")
-
-    def _put_first(self, tasks: list[Task]) -> None:
+    def put_first(self, tasks: list[Task]) -> None:
         """Let tasks that were taken back be the next."""
         for task in tasks:
             task.worker = None
@@ -446,13 +372,6 @@ class Engine:
             handle.is_expendable = True
             self.crew.kill(handle, "was stopped, as an interrupt met the sending of tasks to it,")
 
-    def take_in_journal(self, handle: WorkerHandle) -> None:
-        """Take in outcomes that a worker has not sent yet, as it is busy."""
-        try:
-            self._take_in(handle, handle.leftovers())
-        except GarbledError as error:
-            self.crew.kill(handle, f"wrote what no worker writes ({error}), and was killed,")
-
     def interrupt(self, handle: WorkerHandle) -> None:
         """Interrupt the task of a worker."""
         import signal
@@ -472,9 +391,9 @@ class Engine:
         self._poller.watch(handle.fd)
         self._poller.watch(handle.process.sentinel)
         handle.idle_since = time.monotonic()
-        self._list(handle)
+        self.enlist(handle)
 
-    def _retire_if_due(self, handle: WorkerHandle) -> None:
+    def retire_if_due(self, handle: WorkerHandle) -> None:
         """Let a worker go that has done its number of tasks, or has grown too large, and has nothing left."""
         most = self.crew.manning.most_tasks
         is_due = handle.is_leaving or (most is not None and handle.done >= most)
@@ -490,14 +409,14 @@ class Engine:
         sentinel = handle.process.sentinel
         self._by_fd.pop(sentinel, None)
         self._poller.forget(sentinel)
-        self._take_last_words(handle)
+        self.intake.take_last_words(handle)
         self._poller.forget(handle.fd)
         is_expected = handle.is_told_to_quit or handle.is_expendable or self.state in (TERMINATING, BROKEN)
         begun = handle.page.words[BEGUN]
         lost = list(handle.in_flight.values())
         handle.in_flight.clear()
         code = self.crew.bury(handle)
-        self._put_first([task for task in lost if task.number > begun])
+        self.put_first([task for task in lost if task.number > begun])
         self._mourn(handle, code, [task for task in lost if task.number <= begun])
         handle.close()
         if not is_expected:
@@ -505,17 +424,6 @@ class Engine:
         if self.crew.is_hopeless() and self.state in (RUNNING, CLOSING):
             self.break_down(self.outcomes.hopeless(self.crew))
         self._refill()
-
-    def _take_last_words(self, handle: WorkerHandle) -> None:
-        try:
-            while True:
-                self._take_in(handle, handle.receive(self._buffer))
-        except (EOFError, BlockingIOError, OSError, GarbledError):
-            pass  # what is cut off here is in the journal, or is lost with the worker
-        try:
-            self._take_in(handle, handle.leftovers())
-        except GarbledError:
-            pass  # a wild write has met the journal: its tasks have begun, and fail
 
     def _mourn(self, handle: WorkerHandle, code: int | None, begun: list[Task]) -> None:
         """Fail the tasks that died with a worker, or have them tried again where that was asked for."""
@@ -529,7 +437,7 @@ class Engine:
             else:
                 task.complete(False, self.outcomes.died(task, handle, code))
         if again:
-            self._put_first(again)
+            self.put_first(again)
 
     def _refill(self) -> None:
         """Start workers in the places of those that have gone."""

@@ -54,7 +54,8 @@ class ExecutorOutcomes(Outcomes):
 
     def remote_traceback(self, text: str) -> BaseException:
         """Return the standard executor's exception for it."""
-        made: BaseException = _plain._RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[attr-defined]
+        kind: Any = _plain._RemoteTraceback
+        made: BaseException = kind(f'\n"""\n{text}"""')
         return made
 
     def unsendable(self, error: BaseException | None, told_error: str, told_value: str) -> BaseException:
@@ -92,11 +93,14 @@ class ExecutorOutcomes(Outcomes):
             engine.break_down(BrokenProcessPool(f"{_ABRUPTLY} Worker {handle.process.pid} {how}."))
 
 
-class ProcessPoolExecutor(_plain.ProcessPoolExecutor):
+_PlainExecutor: Any = _plain.ProcessPoolExecutor
+
+
+class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private parts are other ones
     """Calls functions in worker processes; see `concurrent.futures.ProcessPoolExecutor`.
 
     Args:
-        max_workers: How many workers there are at most; by default as many as this process may use processors.
+        max_workers: How many workers there are at most; by default one for each processor.
         mp_context: By which they are started; a plain context of multiprocessing stands for bequest's of the
             same start method.
         initializer: What each worker calls first. If it raises, the executor is broken.
@@ -111,7 +115,7 @@ class ProcessPoolExecutor(_plain.ProcessPoolExecutor):
         idle_timeout: Seconds after which a worker without work is let go. A later call starts another one.
     """
 
-    def __init__(  # noqa: PLR0917 - the standard executor's arguments
+    def __init__(
         self,
         max_workers: int | None = None,
         mp_context: Any = None,
@@ -303,13 +307,12 @@ class ProcessPoolExecutor(_plain.ProcessPoolExecutor):
         if wait and not engine.is_in_callback():
             engine.join()
 
-    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> bool:
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
         # Who is interrupted does not want to wait for what has not begun.
         self.shutdown(wait=True, cancel_futures=exc_type is not None and not issubclass(exc_type, Exception))
-        return False
 
     def terminate_workers(self) -> None:
-        """Terminate the workers. Calls that they had begun fail, the others are cancelled; no more are taken."""
+        """Terminate the workers. Calls that have begun fail, others are cancelled, no more are taken."""
         self._force_shutdown(operation=_TERMINATE)
 
     def kill_workers(self) -> None:

@@ -104,7 +104,8 @@ class Feed:
 
     def run(self) -> None:
         """Feed until the input is at its end."""
-        count, error = 0, None
+        count = 0
+        error: BaseException | None = None
         engine, window = self._engine, self.window
         try:
             while window.take():

@@ -23,10 +23,10 @@ _CANCELLED = (_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED)
 _making_condition = threading.Lock()
 
 
-class Future(Task, _base.Future):
+class Future(Task, _base.Future[Any]):
     """The result of `ProcessPoolExecutor.submit`; see `concurrent.futures.Future`.
 
-    `running` is true once a worker has begun the call, and `cancel` takes back one that is queued in a worker.
+    `running` is true once a worker has begun the call, and `cancel` takes back one that waits in a worker.
     """
 
     _state = _PENDING
@@ -106,7 +106,7 @@ class Future(Task, _base.Future):
             try:
                 raise self._exception
             finally:
-                self = None  # type: ignore[assignment]  # noqa: PLW0642 - the exception's traceback has this frame
+                self = None  # type: ignore[assignment]
         if self._state in _CANCELLED:
             raise CancelledError
         self._refuse_to_wait_for_ever(timeout)

@@ -1,6 +1,6 @@
 """A pool's view of one worker: its process, its end of the channel, and which tasks it has.
 
-    start() -> WorkerHandle; give(tasks) -> records out; receive() -> records in; leftovers() when it has ended
+    start() -> WorkerHandle; give(tasks) -> records out; receive() -> records in; leftovers() at its end
 
 Nothing here waits: what the channel does not take at once is kept and sent when the poller says so. Sending
 belongs to who holds the engine's lock, receiving to the engine's thread.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,7 @@ class WorkerHandle:
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.trouble = ""
         self._number = 0
+        self._fence = threading.Lock()
         self._waiting: deque[memoryview] = deque()
         self._inbox = b""
         self._long: tuple[int, int, memoryview, int] | None = None
@@ -204,7 +206,7 @@ class WorkerHandle:
         self._inbox = bytes(buffer[at:end])
 
     def _begin_long(self, kind: int, number: int, length: int, beginning: memoryview) -> None:
-        """Prepare for a record that was announced in the page: else a few wild bytes could order gigabytes."""
+        """Prepare for a record that was announced in the page: a few wild bytes must not order gigabytes."""
         if number not in self.in_flight and number not in self.flagged:
             raise GarbledError(f"a record of {length} bytes about task {number}, which it has not got")
         if kind not in wire.OUTCOMES or self.page.lengths[number % wire.SLOTS] != length:
@@ -257,7 +259,9 @@ class WorkerHandle:
         words, flags = self.page.words, self.page.flags
         for number in numbers:
             flags[number % wire.SLOTS] = 1
-        # The engine's lock has been taken and other locks will be: see `worker._run_tasks` for the other side.
+        # A lock was taken and will be released in between: see `worker._run_tasks` for the other side.
+        with self._fence:
+            pass
         begun = words[wire.BEGUN]
         taken = []
         for number in numbers:
@@ -292,7 +296,9 @@ class WorkerHandle:
             self._lifeline = -1
 
 
-def start(make_process: Callable[..., Any], initializer: Any, initargs: Any, settings: Settings) -> WorkerHandle:
+def start(
+    make_process: Callable[..., Any], initializer: Any, initargs: Any, settings: Settings
+) -> WorkerHandle:
     """Start a worker.
 
     Args:
@@ -324,4 +330,3 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-

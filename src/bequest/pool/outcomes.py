@@ -8,11 +8,10 @@ Each face has its own: what the standard library raises there is raised here too
 from __future__ import annotations
 
 import pickle
-import sys
 from typing import TYPE_CHECKING, Any
 
 from bequest.errors import PoolBrokenError, PoolEndedError, TaskTimeoutError, WorkerDied
-from bequest.pool import wire
+from bequest.pool import streams, wire
 from bequest.pool.crew import Crew, end_of
 
 if TYPE_CHECKING:
@@ -41,15 +40,14 @@ class Outcomes:
         """Return the exception that a worker sent."""
         try:
             packed = pickle.loads(content)
-        except BaseException as error:  # noqa: BLE001 - of the user's classes
-            error.add_note("A task raised an exception; this was raised while that was rebuilt.")
-            return error
+        except BaseException as raised:  # noqa: BLE001 - of the user's classes
+            raised.add_note("A task raised an exception; this was raised while that was rebuilt.")
+            return raised
         if kind == wire.ERROR:
             error, text = packed
-        else:
-            cause, told_error, told_value, text = packed
-            error = self.unsendable(cause, told_error, told_value)
-        return self._with_traceback(error, text)
+            return self._with_traceback(error, text)
+        cause, told_error, told_value, text = packed
+        return self._with_traceback(self.unsendable(cause, told_error, told_value), text)
 
     def _with_traceback(self, error: BaseException, text: str) -> BaseException:
         """Put the remote traceback where tracebacks show it: behind the causes that the exception has."""
@@ -70,7 +68,8 @@ class Outcomes:
         if task is handle.timed and task.options is not None and task.options.timeout is not None:
             return TaskTimeoutError(task.describe(), task.options.timeout, pid)
         how = end_of(handle, code)
-        return WorkerDied(task.describe(), pid, -1 if code is None else code, how, "".join(handle.lines))
+        output = "".join(handle.lines) + handle.page.last_words()
+        return WorkerDied(task.describe(), pid, -1 if code is None else code, how, output)
 
     def ended(self, task: Task, error: BaseException | None) -> BaseException:
         """Return the error of a task that will not be done, since the pool has been stopped or broken."""
@@ -112,11 +111,10 @@ class Outcomes:
 
     def show(self, handle: WorkerHandle, kind: int, number: int, content: Any) -> None:
         """Show what a worker has written or logged."""
-        if kind == wire.TEXT:
-            text = str(content, "utf-8", "replace")
-            if number == 2:
-                handle.lines.append(text)
-            stream = sys.stderr if number == 2 else sys.stdout
-            if stream is not None:
-                stream.write(text)
-                stream.flush()
+        if kind == wire.RECORD:
+            streams.show_record(content)
+            return
+        text = str(content, "utf-8", "replace")
+        if number == 2:
+            handle.lines.append(text)
+        streams.show_text(number, text)

@@ -2,8 +2,8 @@
 
     watch(fd), watch_room(fd) -> wait(timeout) -> (fd, whether there is room to write)
 
-epoll where there is one: what another thread changes counts at once, in the midst of a wait. Elsewhere `poll`,
-which is woken up for a change.
+epoll where there is one: what another thread changes counts at once, in the midst of a wait. Elsewhere
+`poll`, which is woken up for a change.
 """
 
 from __future__ import annotations

@@ -27,10 +27,12 @@ from bequest.pool.result import ApplyResult, AsyncResult, MapResult, Part
 from bequest.pool.task import Options, options
 from bequest.pool.worker import Settings
 
-INIT, RUN, CLOSE, TERMINATE = _plain.INIT, _plain.RUN, _plain.CLOSE, _plain.TERMINATE  # type: ignore[attr-defined]
+INIT, RUN, CLOSE, TERMINATE = _plain.INIT, _plain.RUN, _plain.CLOSE, _plain.TERMINATE
 
 _SUBMITTED_AT_ONCE = 4096
 _STOP_S = 15.0  # more than the engine needs to kill all its workers
+
+_PlainPool: Any = _plain.Pool
 
 Function = Callable[..., Any]
 Callback = Callable[[Any], object]
@@ -85,7 +87,7 @@ class IMapUnorderedIterator(IMapIterator):
     _is_ordered = False
 
 
-class Pool(_plain.Pool):
+class Pool(_PlainPool):  # type: ignore[misc]  # its methods have more arguments here
     """Worker processes that do calls; see `multiprocessing.pool.Pool`.
 
     Beyond that: a worker that dies fails the tasks that it had begun with `WorkerDied`, and no other. `imap`
@@ -193,7 +195,7 @@ class Pool(_plain.Pool):
             kwds: Keyword arguments.
             callback: Called with the result, in a thread that it must not hold up.
             error_callback: Called with the exception, where there is one.
-            timeout: Seconds after which the call is stopped, with TaskTimeoutError; the default is the pool's.
+            timeout: Seconds after which it is stopped, with TaskTimeoutError; the default is the pool's.
             retries: How often it is called again when its worker died over it; the default is the pool's.
 
         What cannot be sent is an error of the result, like any other.
@@ -237,17 +239,15 @@ class Pool(_plain.Pool):
 
     # -- many calls, one result ------------------------------------------------------------------------------
 
-    def map(
-        self, func: Function, iterable: Iterable[Any], chunksize: int | None = None, **more: Any
-    ) -> list[Any]:
+    def map(self, func: Function, iterable: Iterable[Any], chunksize: int | None = None, **more: Any) -> Any:
         """Return the list of `func(item)` for each item; options as of `map_async`."""
-        return self._map(func, iterable, False, chunksize, is_awaited=True, **more)
+        return self._map(func, iterable, chunksize, is_awaited=True, **more)
 
     def starmap(
         self, func: Function, iterable: Iterable[Iterable[Any]], chunksize: int | None = None, **more: Any
-    ) -> list[Any]:
+    ) -> Any:
         """Return the list of `func(*item)` for each item; options as of `map_async`."""
-        return self._map(func, iterable, True, chunksize, is_awaited=True, **more)
+        return self._map(func, iterable, chunksize, is_star=True, is_awaited=True, **more)
 
     def map_async(
         self,
@@ -257,7 +257,7 @@ class Pool(_plain.Pool):
         callback: Callback | None = None,
         error_callback: Callback | None = None,
         **more: Any,
-    ) -> MapResult:
+    ) -> Any:
         """Call `func(item)` for each item, in chunks, and return what the list of results can be had from.
 
         Args:
@@ -271,7 +271,7 @@ class Pool(_plain.Pool):
         Raises:
             ValueError: The pool does not run.
         """
-        return self._map(func, iterable, False, chunksize, callback, error_callback, **more)
+        return self._map(func, iterable, chunksize, callback, error_callback, **more)
 
     def starmap_async(
         self,
@@ -281,19 +281,19 @@ class Pool(_plain.Pool):
         callback: Callback | None = None,
         error_callback: Callback | None = None,
         **more: Any,
-    ) -> MapResult:
+    ) -> Any:
         """Do as `map_async` does, with `func(*item)`."""
-        return self._map(func, iterable, True, chunksize, callback, error_callback, **more)
+        return self._map(func, iterable, chunksize, callback, error_callback, is_star=True, **more)
 
     def _map(
         self,
         func: Function,
         iterable: Iterable[Any],
-        is_star: bool,
         chunksize: int | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
         *,
+        is_star: bool = False,
         is_awaited: bool = False,
         timeout: float | None = None,
         retries: int | None = None,
@@ -438,7 +438,7 @@ class _Starter:
     """
 
     def __init__(self, pool: Pool, context: Any, name: str | None) -> None:
-        make: Any = pool.Process  # type: ignore[attr-defined]  # a static method that is not in the stubs
+        make: Any = pool.Process
         is_bound = isinstance(make, MethodType) and make.__self__ is pool
         self._make: Any = None if is_bound else make
         self._weak: Any = weakref.WeakMethod(make) if is_bound else None
@@ -446,7 +446,7 @@ class _Starter:
 
     def __call__(self, **given: Any) -> Any:
         make = self._make if self._weak is None else self._weak()
-        process = (make or _plain.Pool.Process)(self._context, **given)  # type: ignore[attr-defined]
+        process = (make or _PlainPool.Process)(self._context, **given)
         if self._name is None:
             process.name = process.name.replace("Process", "PoolWorker")
         else:

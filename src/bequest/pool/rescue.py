@@ -107,7 +107,7 @@ class Rescue:
                 self._begun.pop(handle, None)
                 continue
             before = len(handle.in_flight)
-            engine.take_in_journal(handle)
+            engine.intake.take_journal(handle)
             has_helped |= len(handle.in_flight) < before
             begun = handle.page.words[wire.BEGUN]
             if self._begun.get(handle) == begun:

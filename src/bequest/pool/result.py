@@ -1,9 +1,9 @@
 """What the methods of a pool return at once: the results of `multiprocessing.pool`, made for many.
 
-    apply_async -> ApplyResult: itself the task      map_async -> MapResult <- its parts, one task for each chunk
+    apply_async -> ApplyResult: itself the task      map_async -> MapResult <- parts, a task for each chunk
 
-A result makes what a waiting thread needs only when one waits. Setter and waiter agree without a lock: the one
-sets `_is_done`, then looks for waiters; the other adds itself to them, then looks at `_is_done`.
+A result makes what a waiting thread needs only when one waits. Setter and waiter agree without a lock: the
+one sets `_is_done`, then looks for waiters; the other adds itself to them, then looks at `_is_done`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Awaited:
                 bell.release()
         self._pool = self._callback = self._error_callback = None
 
-    __class_getitem__ = classmethod(types.GenericAlias)
+    __class_getitem__: Any = classmethod(types.GenericAlias)
 
 
 class ApplyResult(Awaited, Task):

@@ -1,6 +1,6 @@
 """What a pool schedules: one call of a function, of which somebody waits for the outcome.
 
-    a face makes a Task -> Engine.submit -> a worker -> Task.complete(is_good, value), once
+a face makes a Task -> Engine.submit -> a worker -> Task.complete(is_good, value), once
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Task:
         return False
 
     def complete(self, is_good: bool, value: Any) -> None:
-        """Take the outcome: a result, or an exception. Called once, in the engine's thread; must not raise."""
+        """Take the outcome: a result, or an exception. Called once, by the engine; must not raise."""
         raise NotImplementedError
 
     def release(self) -> None:

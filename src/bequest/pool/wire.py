@@ -3,8 +3,8 @@
     pool -> worker: TASKS (a table, then their payloads), FUNCTION, FORGET, QUIT
     worker -> pool: VALUE, ERROR, UNSENDABLE, SKIPPED for a task; READY, FAILED, FULL; TEXT, RECORD
 
-A record is a head (tag, number, length) and as many bytes. Both sides number the tasks of a worker alike, from
-1 on. The shared page makes three things certain that a stream cannot: which task a worker had begun when it
+A record is a head (tag, number, length) and as many bytes. Both sides number the tasks of a worker alike,
+from 1 on. The shared page makes three things certain that a stream cannot: which task a worker had begun when it
 was killed, which results it had not sent yet, and that a task taken back has not begun.
 
 Light on purpose: a worker imports this. Nothing here starts or follows a process.
@@ -45,7 +45,10 @@ SLOTS = 2048
 """More tasks than a worker is ever given at a time: a slot for each, used in turn."""
 _FLAGS_AT, _LENGTHS_AT, _JOURNAL_AT = 1024, 4096, 4096 + 8 * SLOTS
 JOURNAL_BYTES = 65536
-PAGE_BYTES = _JOURNAL_AT + JOURNAL_BYTES
+LAST_WORDS_AT = _JOURNAL_AT + JOURNAL_BYTES
+"""Behind the journal, where `faulthandler` of the worker writes."""
+_LAST_WORDS_BYTES = 16384
+PAGE_BYTES = LAST_WORDS_AT + _LAST_WORDS_BYTES
 
 
 class GarbledError(Exception):
@@ -73,7 +76,7 @@ class Page:
         self.words: Any = self._view[:64].cast("Q")
         self.flags: Any = self._view[_FLAGS_AT : _FLAGS_AT + SLOTS]
         self.lengths: Any = self._view[_LENGTHS_AT:_JOURNAL_AT].cast("Q")
-        self.journal: Any = self._view[_JOURNAL_AT:PAGE_BYTES]
+        self.journal: Any = self._view[_JOURNAL_AT:LAST_WORDS_AT]
 
     def unsent(self) -> bytes:
         """Return the journal as far as it is written; of a worker that runs, empty where it is being emptied.
@@ -83,6 +86,11 @@ class Page:
         generation = self.words[GENERATION]
         copy = bytes(self.journal[: self.words[COMMITTED]])
         return copy if self.words[GENERATION] == generation else b""
+
+    def last_words(self) -> str:
+        """Return what `faulthandler` wrote when the worker crashed; mostly nothing."""
+        text, _, _ = bytes(self._view[LAST_WORDS_AT:PAGE_BYTES]).partition(b"\0")
+        return text.decode("utf-8", "replace")
 
     def close(self) -> None:
         """Unmap the memory."""

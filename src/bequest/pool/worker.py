@@ -1,4 +1,4 @@
-"""What a worker of a pool does: it takes tasks from its channel, one after the other, and sends what came of them.
+"""What a worker of a pool does: it takes tasks from its channel, in turn, and sends what came of them.
 
     WorkerEnd -> work() -> initializer -> records in -> function(*args) -> journal -> records out
 
@@ -16,9 +16,11 @@ import threading
 from _pickle import dumps as _dumps_atom
 from _pickle import loads
 from _socket import socket as _Socket
+from _thread import get_ident
+from collections import deque
 from time import perf_counter_ns
 
-from bequest.pool import wire
+from bequest.pool import streams, wire
 from bequest.pool.wire import BEGUN, COMMITTED, ENTRY, FINISHED, GENERATION, HEAD, MAGIC, SLOTS, TASK_NS
 
 TYPE_CHECKING = False
@@ -67,23 +69,23 @@ class Settings:
         most_bytes: Resident memory after which it asks to be replaced, or None.
         exit_is_outcome: Whether SystemExit is a task's outcome (an executor's way) or ends the worker.
         log_initializer: Whether an initializer that raises is reported to the log of concurrent.futures.
-        streams: Whether what is written to `sys.stdout` and `sys.stderr`, and logged, goes through the pool.
+        has_logging: Whether the pool's process has log handlers, as it is when a worker is started.
     """
 
-    __slots__ = ("exit_is_outcome", "log_initializer", "most_bytes", "streams")
+    __slots__ = ("exit_is_outcome", "has_logging", "log_initializer", "most_bytes")
 
     def __init__(
         self,
         most_bytes: int | None = None,
         exit_is_outcome: bool = False,
         log_initializer: bool = False,
-        streams: bool = False,
+        has_logging: bool = False,
     ) -> None:
         self.most_bytes, self.exit_is_outcome = most_bytes, exit_is_outcome
-        self.log_initializer, self.streams = log_initializer, streams
+        self.log_initializer, self.has_logging = log_initializer, has_logging
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Settings, (self.most_bytes, self.exit_is_outcome, self.log_initializer, self.streams)
+        return Settings, (self.most_bytes, self.exit_is_outcome, self.log_initializer, self.has_logging)
 
 
 def work(end: WorkerEnd, initializer: Callable[..., Any] | None, initargs: Any, settings: Settings) -> None:
@@ -122,34 +124,47 @@ class Outbox:
         self._channel, self._page = channel, page
         self._words, self._journal = page.words, page.journal
         self._lock = threading.Lock()
+        self._owner = 0  # the thread that has the lock
+        self._later: deque[tuple[int, int, bytes]] = deque()
         self._end = 0
 
     def put(self, kind: int, number: int, data: bytes) -> None:
         """Write the outcome of a task; it is safe from here on, but for a long one, which is sent."""
         with self._lock:
+            self._owner = get_ident()
             at = self._end
             end = at + 16 + len(data)
             if end > wire.JOURNAL_BYTES:
                 self._empty()
                 at, end = 0, 16 + len(data)
-                if end > wire.JOURNAL_BYTES:
-                    self._page.lengths[number % SLOTS] = len(data)
-                    self._send(kind, number, data)
-                    return
-            HEAD.pack_into(self._journal, at, MAGIC | kind, number, len(data))
-            self._journal[at + 16 : end] = data
-            self._end = self._words[COMMITTED] = end
+            if end > wire.JOURNAL_BYTES:
+                self._page.lengths[number % SLOTS] = len(data)
+                self._send(kind, number, data)
+            else:
+                HEAD.pack_into(self._journal, at, MAGIC | kind, number, len(data))
+                self._journal[at + 16 : end] = data
+                self._end = self._words[COMMITTED] = end
+            self._owner = 0
+        if self._later:
+            self.flush()
 
     def send(self, kind: int, number: int, data: bytes) -> None:
         """Send at once what is not an outcome, behind all that has been written before."""
-        with self._lock:
-            self._empty()
-            self._send(kind, number, data)
+        self._later.append((kind, number, data))
+        # A signal handler may print while this very thread is sending; that sees to it when it is done.
+        if self._owner != get_ident():
+            self.flush()
 
     def flush(self) -> None:
         """Send what has been written."""
         with self._lock:
-            self._empty()
+            self._owner = get_ident()
+            try:
+                self._empty()
+                while self._later:
+                    self._send(*self._later.popleft())
+            finally:
+                self._owner = 0
 
     def _empty(self) -> None:
         if self._end:
@@ -168,7 +183,7 @@ class _Worker:
         self._channel = _Socket(fileno=end.channel)
         self._channel.setblocking(True)
         self._page = wire.Page(end.page)
-        os.close(end.page)
+        _write_crashes_into(end.page)
         self._outbox = Outbox(self._channel, self._page)
         self._settings = settings
         self._functions: dict[int, Any] = {}
@@ -183,20 +198,17 @@ class _Worker:
             signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: object) -> None:
-        """Take a ^C, or the pool's order to stop a task: it is for the task; between tasks it means nothing."""
+        """Take a ^C, or the pool's order to stop a task: it is for the task, if there is one."""
         if self._in_task:
             raise KeyboardInterrupt
 
     def initialize(self, initializer: Callable[..., Any] | None, initargs: Any) -> bool:
         """Run the initializer and say what came of it; return whether there are tasks to be taken."""
-        if self._settings.streams:
-            from bequest.pool import streams
-
-            self._flush_streams = streams.redirect(self._outbox)
+        self._flush_streams = streams.redirect(self._outbox, self._settings.has_logging)
         try:
             if initializer is not None:
                 initializer(*initargs)
-        except BaseException as error:  # noqa: BLE001 - told to the pool, which decides
+        except BaseException as error:
             if self._settings.log_initializer:
                 import logging
 
@@ -254,7 +266,7 @@ class _Worker:
             self._in_task = True
             result = _WAYS[way](function, loads(payload))
             self._in_task = False
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the outcome of the task
+        except BaseException as error:
             self._in_task = False
             if isinstance(error, SystemExit) and not self._settings.exit_is_outcome:
                 self._flush()
@@ -293,6 +305,15 @@ class _Worker:
         else:
             self._outbox.flush()
         self._sent_ns, self._since_sent = perf_counter_ns(), 0
+
+
+def _write_crashes_into(page: int) -> None:
+    """Have tracebacks of crashes written behind the journal, unless the program wants them elsewhere."""
+    import faulthandler
+
+    if not faulthandler.is_enabled():
+        os.lseek(page, wire.LAST_WORDS_AT, os.SEEK_SET)
+        faulthandler.enable(page)
 
 
 def _nothing() -> None:
