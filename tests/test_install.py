@@ -126,17 +126,22 @@ def test_installing_loads_no_more_of_multiprocessing() -> None:
     assert loaded == []
 
 
-def test_queues_that_are_imported_later_are_changed() -> None:
-    """The module of queues is changed at its import, once, and keeps its own loader."""
+def test_modules_that_are_imported_later_are_changed() -> None:
+    """Modules are changed at their import, once, and keep their own loader; then nobody watches any more."""
     told = _run_python(
         "bequest.install()\n"
         "finders = len(sys.meta_path)\n"
         "import multiprocessing.queues as queues\n"
+        "import multiprocessing.pool, multiprocessing.managers, concurrent.futures.process as process\n"
         "print(queues._ForkingPickler.__name__, finders - len(sys.meta_path))\n"
+        "print(multiprocessing.pool.Pool.__module__, process.ProcessPoolExecutor.__module__)\n"
         "print(type(queues.__loader__).__name__, queues.__spec__.loader is queues.__loader__)\n"
     )
 
-    assert told == ["QueuePickler", "1", "SourceFileLoader", "True"]
+    assert told == [
+        *("QueuePickler", "1", "bequest.pool.pool", "bequest.pool.executor"),
+        *("SourceFileLoader", "True"),
+    ]
 
 
 def test_picklers_are_bequests(installed: None) -> None:

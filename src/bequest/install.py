@@ -79,10 +79,11 @@ def install(start_method: str | None = None, strict: bool = False) -> None:
     _replace_contexts(start_method, strict)
     _replace_process()
     _replace_pickler()
-    if "multiprocessing.queues" in sys.modules:
-        _replace_queues()
-    else:
-        sys.meta_path.insert(0, _queues_import)
+    for name, replace in _LATE.items():
+        if name in sys.modules:
+            replace(sys.modules[name])
+    if not all(name in sys.modules for name in _LATE):
+        sys.meta_path.insert(0, _late_imports)
 
 
 def uninstall() -> None:
@@ -101,8 +102,8 @@ def uninstall() -> None:
     for name in _HOLDERS:  # one that was imported in the meantime has bound bequest's
         if name in sys.modules:
             sys.modules[name]._ForkingPickler = reduction.ForkingPickler  # type: ignore[attr-defined]
-    if _queues_import in sys.meta_path:
-        sys.meta_path.remove(_queues_import)
+    if _late_imports in sys.meta_path:
+        sys.meta_path.remove(_late_imports)
 
 
 def is_installed() -> bool:
@@ -181,34 +182,77 @@ def _replace_pickler() -> None:
             replace(sys.modules[name], "_ForkingPickler", ForkingPickler)
 
 
-def _replace_queues() -> None:
+def _replace_queues(plain: Any) -> None:
     """Change the classes themselves: concurrent.futures has derived its own from them."""
     from bequest import putting
 
-    plain = sys.modules["multiprocessing.queues"]
     for class_name, name, method in putting.methods(plain):
         _installation.replace(getattr(plain, class_name), name, method)
     _installation.replace(plain, "_ForkingPickler", putting.QueuePickler)
 
 
-class _QueuesImport:
-    """A finder that has `multiprocessing.queues` loaded by its usual loader, then changed, and is gone."""
+def _replace_pool(plain: Any) -> None:
+    from bequest.pool.pool import Pool
+
+    standard = plain.Pool
+
+    def __init__(self: Any, processes: Any = None, initializer: Any = None, initargs: Any = ()) -> None:
+        standard.__init__(self, processes, initializer, initargs)
+
+    # A pool of threads calls by this name what it is derived from.
+    _installation.replace(plain.ThreadPool, "__init__", __init__)
+    _installation.replace(plain, "Pool", Pool)
+
+
+def _replace_executor(plain: Any) -> None:
+    from bequest.pool.executor import ProcessPoolExecutor
+
+    _installation.replace(plain, "ProcessPoolExecutor", ProcessPoolExecutor)
+    package = sys.modules["concurrent.futures"]
+    if "ProcessPoolExecutor" in vars(package):  # it is found on its first use, and kept
+        _installation.replace(package, "ProcessPoolExecutor", ProcessPoolExecutor)
+
+
+def _replace_manager(plain: Any) -> None:
+    from bequest.pool import Pool
+
+    registered = plain.SyncManager._registry
+    _installation.replace(registered, "Pool", (Pool, *registered["Pool"][1:]))
+
+
+_LATE: dict[str, Any] = {
+    "multiprocessing.queues": _replace_queues,
+    "multiprocessing.pool": _replace_pool,
+    "multiprocessing.managers": _replace_manager,
+    "concurrent.futures.process": _replace_executor,
+}
+"""What is changed when it is imported, if it is not loaded yet."""
+
+
+class _LateImports:
+    """A finder that has these modules loaded by their usual loaders, and then changed."""
+
+    def __init__(self) -> None:
+        self._looking: set[str] = set()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Answer for that one module."""
-        if name != "multiprocessing.queues":
+        """Answer for those modules."""
+        if name not in _LATE or name in self._looking:
             return None
         from importlib.util import find_spec
 
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        self._looking.add(name)
+        try:
+            spec = find_spec(name)
+        finally:
+            self._looking.discard(name)
         if spec is not None and spec.loader is not None:
-            loader: Any = _ThenReplaceQueues(spec.loader)
+            loader: Any = _ThenReplace(spec.loader)
             spec.loader = loader
         return spec
 
 
-class _ThenReplaceQueues:
+class _ThenReplace:
     """A loader that does what another does, and puts bequest into the module at the end."""
 
     def __init__(self, loader: Any) -> None:
@@ -218,14 +262,16 @@ class _ThenReplaceQueues:
         return getattr(self._loader, name)
 
     def exec_module(self, module: Any) -> None:
-        """Run the module, give it back its own loader, and change its queues while bequest is installed."""
+        """Run the module, give it back its own loader, and change it while bequest is installed."""
         self._loader.exec_module(module)
         module.__spec__.loader = module.__loader__ = self._loader
         if is_installed():
-            _replace_queues()
+            _LATE[module.__name__](module)
+        if _late_imports in sys.meta_path and all(name in sys.modules for name in _LATE):
+            sys.meta_path.remove(_late_imports)
 
 
-_queues_import: Any = _QueuesImport()
+_late_imports: Any = _LateImports()
 
 
 def _namespace(owner: Any) -> Any:

@@ -11,7 +11,6 @@ unless it was asked for.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -405,6 +404,10 @@ class Engine:
         """Take leave of a worker that has ended: save what it has done, pass on what it had not begun."""
         with self.lock:
             handle.is_leaving = True
+            if handle in self._available:
+                self._available.remove(handle)
+            if self._sending[0] is handle and not self._sending[1]:
+                self._sending = None, []
         self._by_fd.pop(handle.fd, None)
         sentinel = handle.process.sentinel
         self._by_fd.pop(sentinel, None)
@@ -418,7 +421,9 @@ class Engine:
         code = self.crew.bury(handle)
         self.put_first([task for task in lost if task.number > begun])
         self._mourn(handle, code, [task for task in lost if task.number <= begun])
+        self.outcomes.show_crash(handle)
         handle.close()
+        self.rescue.forget(handle)
         if not is_expected:
             self.outcomes.on_death(self, handle, end_of(handle, code))
         if self.crew.is_hopeless() and self.state in (RUNNING, CLOSING):
@@ -491,11 +496,3 @@ class Engine:
                 self._available.clear()
         for task in tasks:
             task.complete(False, self.outcomes.ended(task, self._cause))
-
-
-def report(error: BaseException) -> None:
-    """Report an error of a callback as one of a thread that nobody waits for."""
-    threading.excepthook(
-        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-    )
-    sys.stderr.flush()

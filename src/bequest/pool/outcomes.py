@@ -7,6 +7,7 @@ Each face has its own: what the standard library raises there is raised here too
 
 from __future__ import annotations
 
+import faulthandler
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,12 @@ class Outcomes:
         broken = PoolBrokenError(f"the pool is broken: a worker could not be started: {error}")
         broken.__cause__ = error
         return broken
+
+    def show_crash(self, handle: WorkerHandle) -> None:
+        """Write the traceback of a crash to standard error, where this process would have its own."""
+        words = handle.page.last_words()
+        if words and faulthandler.is_enabled():
+            streams.show_text(2, words)
 
     def on_death(self, engine: Engine, handle: WorkerHandle, how: str) -> None:
         """Take note that a worker has died unexpectedly; its tasks have been told."""

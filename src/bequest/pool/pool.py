@@ -33,6 +33,7 @@ _SUBMITTED_AT_ONCE = 4096
 _STOP_S = 15.0  # more than the engine needs to kill all its workers
 
 _PlainPool: Any = _plain.Pool
+_PlainIMapIterator: Any = _plain.IMapIterator
 
 Function = Callable[..., Any]
 Callback = Callable[[Any], object]
@@ -55,7 +56,7 @@ class PoolOutcomes(Outcomes):
         return made
 
 
-class IMapIterator:
+class IMapIterator(_PlainIMapIterator):  # type: ignore[misc]  # so that `isinstance` holds
     """What `Pool.imap` returns: yields results in the order of the input, as they are asked for."""
 
     _is_ordered = True

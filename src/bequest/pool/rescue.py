@@ -41,6 +41,10 @@ class Rescue:
                 return
             self._engine.wake()  # it may sleep for longer than that
 
+    def forget(self, handle: WorkerHandle) -> None:
+        """Forget a worker that has ended."""
+        self._begun.pop(handle, None)
+
     def patience(self) -> float | None:
         """Return how long the engine may wait for something to happen, in seconds; None: for ever."""
         now = time.monotonic()
@@ -113,8 +117,6 @@ class Rescue:
             if self._begun.get(handle) == begun:
                 slow.append(handle)
             self._begun[handle] = begun
-        for gone in set(self._begun) - set(engine.crew.handles):
-            del self._begun[gone]
         return self._take_back(slow) or has_helped
 
     def _take_back(self, slow: list[WorkerHandle]) -> bool:

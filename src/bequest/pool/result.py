@@ -13,12 +13,17 @@ import types
 from _thread import allocate_lock
 from collections.abc import Callable
 from multiprocessing import TimeoutError as _TimeoutError
+from multiprocessing import pool as _plain
 from typing import TYPE_CHECKING, Any
 
 from bequest.pool.task import Task
 
 if TYPE_CHECKING:
     from bequest.pool.pool import Pool
+
+# The standard classes, so that `isinstance` holds for those who ask for them; nothing of theirs is used.
+_PlainApplyResult: Any = _plain.ApplyResult
+_PlainMapResult: Any = _plain.MapResult
 
 _making_waiters = threading.Lock()
 
@@ -105,9 +110,7 @@ class Awaited:
             try:
                 callback(value)
             except BaseException as error:  # noqa: BLE001 - a callback's fault must not stop the others' results
-                from bequest.pool.engine import report
-
-                report(error)
+                _report(error)
         self._is_done = True
         if self._waiters is not None:
             for bell in self._waiters:
@@ -117,7 +120,7 @@ class Awaited:
     __class_getitem__: Any = classmethod(types.GenericAlias)
 
 
-class ApplyResult(Awaited, Task):
+class ApplyResult(Awaited, Task, _PlainApplyResult):  # type: ignore[misc]  # see `_PlainApplyResult`
     """The result of `Pool.apply_async`."""
 
     __slots__ = _OF_AWAITED
@@ -131,7 +134,7 @@ class ApplyResult(Awaited, Task):
 AsyncResult = ApplyResult
 
 
-class MapResult(Awaited):
+class MapResult(Awaited, _PlainMapResult):  # type: ignore[misc]  # as above
     """The result of `Pool.map_async` and `Pool.starmap_async`: ready when all parts are done.
 
     Parts are told in one thread, the engine's.
@@ -216,3 +219,10 @@ class Part(Task):
         self.release()
         job, self._job = self._job, None
         job._set_part(self._index, is_good, value)
+
+
+def _report(error: BaseException) -> None:
+    """Report an error of a callback as one of a thread that nobody waits for."""
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+    )

@@ -135,9 +135,11 @@ def _forward_records(send: Callable[[bytes], None]) -> None:
                     self.handleError(record)
 
     forward = Forward()
+    replaced = vars(forward).setdefault("_replaced", [])  # they are the program's: not to be closed
     for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
         own = getattr(logger, "name", None) == "multiprocessing"  # it tells of processes, and while they end
         if getattr(logger, "handlers", None) and not own and isinstance(logger, logging.Logger):
+            replaced += logger.handlers
             logger.handlers[:] = [forward]
 
 

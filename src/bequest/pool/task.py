@@ -77,7 +77,7 @@ class Task:
 
     def release(self) -> None:
         """Let go of what was sent."""
-        self.data, self.function = b"", None
+        self.data, self.function, self.worker = b"", None, None
 
     def describe(self) -> str:
         """Return the task in words."""

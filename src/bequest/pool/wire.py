@@ -4,8 +4,8 @@
     worker -> pool: VALUE, ERROR, UNSENDABLE, SKIPPED for a task; READY, FAILED, FULL; TEXT, RECORD
 
 A record is a head (tag, number, length) and as many bytes. Both sides number the tasks of a worker alike,
-from 1 on. The shared page makes three things certain that a stream cannot: which task a worker had begun when it
-was killed, which results it had not sent yet, and that a task taken back has not begun.
+from 1 on. The shared page makes three things certain that a stream cannot: which task a worker had begun when
+it was killed, which results it had not sent yet, and that a task taken back has not begun.
 
 Light on purpose: a worker imports this. Nothing here starts or follows a process.
 """

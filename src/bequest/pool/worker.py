@@ -308,12 +308,11 @@ class _Worker:
 
 
 def _write_crashes_into(page: int) -> None:
-    """Have tracebacks of crashes written behind the journal, unless the program wants them elsewhere."""
+    """Have tracebacks of crashes written behind the journal; the pool shows them where it has to."""
     import faulthandler
 
-    if not faulthandler.is_enabled():
-        os.lseek(page, wire.LAST_WORDS_AT, os.SEEK_SET)
-        faulthandler.enable(page)
+    os.lseek(page, wire.LAST_WORDS_AT, os.SEEK_SET)
+    faulthandler.enable(page)
 
 
 def _nothing() -> None:
