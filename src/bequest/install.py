@@ -229,6 +229,17 @@ _LATE: dict[str, Any] = {
 """What is changed when it is imported, if it is not loaded yet."""
 
 
+def _change_late(module: Any) -> None:
+    if is_installed():
+        _LATE[module.__name__](module)
+
+
+def _is_for_bequest(module: Any) -> bool:
+    """Tell whether bequest's own pool is importing `module`: then it is changed when that is done."""
+    standard = sys.modules.get("bequest.pool.standard")
+    return standard is not None and standard.defer(lambda: _change_late(module))
+
+
 class _LateImports:
     """A finder that has these modules loaded by their usual loaders, and then changed."""
 
@@ -265,8 +276,8 @@ class _ThenReplace:
         """Run the module, give it back its own loader, and change it while bequest is installed."""
         self._loader.exec_module(module)
         module.__spec__.loader = module.__loader__ = self._loader
-        if is_installed():
-            _LATE[module.__name__](module)
+        if not _is_for_bequest(module):
+            _change_late(module)
         if _late_imports in sys.meta_path and all(name in sys.modules for name in _LATE):
             sys.meta_path.remove(_late_imports)
 

@@ -23,12 +23,29 @@ __all__ = ["Pool", "ThreadPool"]
 
 _OWN = ("ApplyResult", "AsyncResult", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Pool")
 
+_MODULES = frozenset(
+    (
+        "calls",
+        "crew",
+        "deaths",
+        "engine",
+        "executor",
+        "feed",
+        "future",
+        "handle",
+        "intake",
+        "outcomes",
+        "pool",
+    )
+    + ("poller", "rescue", "result", "streams", "standard", "task", "wire", "worker")
+)
+
 
 def __getattr__(name: str) -> object:
     """Find a name on its first use, and keep it."""
     from importlib import import_module
 
-    if name.startswith("__"):
+    if name.startswith("__") or name in _MODULES:  # the import system asks before it imports a module
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module("bequest.pool.pool" if name in _OWN else "multiprocessing.pool")
     return globals().setdefault(name, getattr(module, name))

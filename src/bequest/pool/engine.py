@@ -153,7 +153,7 @@ class Engine:
             return
         with self.lock:
             wanted = len(self.pending) + count
-            idle = sum(not handle.is_leaving and not handle.in_flight for handle in crew.handles)
+            idle = sum(h.is_ready and not h.is_leaving and not h.in_flight for h in crew.handles)
             if self.state is RUNNING and len(crew.handles) < crew.manning.size and idle < wanted:
                 self._hire()
         self.dispatch()

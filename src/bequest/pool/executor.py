@@ -13,13 +13,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import process as _plain
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import TimeoutError as _TimeoutError
 from typing import TYPE_CHECKING, Any
 
 from bequest.errors import WorkerDied
-from bequest.pool import calls, wire
+from bequest.pool import calls, standard, wire
 from bequest.pool.crew import Crew, Manning
 from bequest.pool.engine import EndedError, Engine
 from bequest.pool.feed import Feed, Stream, parts, usual_window
@@ -31,6 +29,12 @@ from bequest.pool.worker import Settings
 
 if TYPE_CHECKING:
     from bequest.pool.handle import WorkerHandle
+
+_plain = standard.module("concurrent.futures.process")
+if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool as BrokenProcessPool
+else:
+    BrokenProcessPool = _plain.BrokenProcessPool
 
 _TERMINATE, _KILL = "terminate", "kill"
 _ABRUPTLY = "A process in the process pool was terminated abruptly while the future was running or pending."
@@ -208,6 +212,8 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
         except Exception as error:  # noqa: BLE001 - what cannot be sent fails the call
             future.function, future.data = None, b""
             engine.call_soon(future.complete, False, error)
+            if self._safe_to_dynamically_spawn_children:
+                engine.hire_for(1)  # the next call will find a worker, as with the standard executor
             return future
         future.options = self._options
         try:
@@ -468,3 +474,5 @@ def _finish_all() -> None:
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # private, the same in all versions
 
 __all__ = ["BrokenProcessPool", "ExecutorWorkerDied", "Future", "ProcessPoolExecutor"]
+
+standard.settle()

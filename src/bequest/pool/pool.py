@@ -13,12 +13,11 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import pool as _plain
 from multiprocessing import util
 from types import MethodType
 from typing import Any
 
-from bequest.pool import calls, wire
+from bequest.pool import calls, standard, wire
 from bequest.pool.crew import Manning
 from bequest.pool.engine import EndedError, Engine
 from bequest.pool.feed import Feed, Stream, Window, parts, usual_window
@@ -27,6 +26,7 @@ from bequest.pool.result import ApplyResult, AsyncResult, MapResult, Part
 from bequest.pool.task import Options, options
 from bequest.pool.worker import Settings
 
+_plain = standard.module("multiprocessing.pool")
 INIT, RUN, CLOSE, TERMINATE = _plain.INIT, _plain.RUN, _plain.CLOSE, _plain.TERMINATE
 
 _SUBMITTED_AT_ONCE = 4096
@@ -56,7 +56,7 @@ class PoolOutcomes(Outcomes):
         return made
 
 
-class IMapIterator(_PlainIMapIterator):  # type: ignore[misc]  # so that `isinstance` holds
+class IMapIterator(_PlainIMapIterator):
     """What `Pool.imap` returns: yields results in the order of the input, as they are asked for."""
 
     _is_ordered = True
@@ -88,7 +88,7 @@ class IMapUnorderedIterator(IMapIterator):
     _is_ordered = False
 
 
-class Pool(_PlainPool):  # type: ignore[misc]  # its methods have more arguments here
+class Pool(_PlainPool):
     """Worker processes that do calls; see `multiprocessing.pool.Pool`.
 
     Beyond that: a worker that dies fails the tasks that it had begun with `WorkerDied`, and no other. `imap`
@@ -493,3 +493,5 @@ def _chunks(items: Any, size: int) -> Iterator[Any]:
 
 
 __all__ = ["ApplyResult", "AsyncResult", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Pool"]
+
+standard.settle()

@@ -13,15 +13,16 @@ import types
 from _thread import allocate_lock
 from collections.abc import Callable
 from multiprocessing import TimeoutError as _TimeoutError
-from multiprocessing import pool as _plain
 from typing import TYPE_CHECKING, Any
 
+from bequest.pool import standard
 from bequest.pool.task import Task
 
 if TYPE_CHECKING:
     from bequest.pool.pool import Pool
 
 # The standard classes, so that `isinstance` holds for those who ask for them; nothing of theirs is used.
+_plain = standard.module("multiprocessing.pool")
 _PlainApplyResult: Any = _plain.ApplyResult
 _PlainMapResult: Any = _plain.MapResult
 
