@@ -12,7 +12,7 @@ import pytest
 import bequest
 from bequest import errors
 from bequest.carry.pickler import dumps
-from bequest.pool.executor import ExecutorWorkerDied
+from bequest.pool.executor import ExecutorRebuildError, ExecutorWorkerDied
 from receiving import Receiver
 
 ABOUT = ("target work -> closure db", "Database", "it is elsewhere", "Open it inside")
@@ -23,6 +23,7 @@ EXAMPLES: dict[str, BaseException] = {
     "TemplateEndedError": errors.TemplateEndedError("a text"),
     "WorkerDied": errors.WorkerDied("task(1)", 7, -9, "was killed by SIGKILL", "the end\n"),
     "ExecutorWorkerDied": ExecutorWorkerDied("task(1)", 7, 1, "exited with code 1"),
+    "ExecutorRebuildError": ExecutorRebuildError("a text"),
     "TaskTimeoutError": errors.TaskTimeoutError("task(1)", 0.5, 7),
     "PoolBrokenError": errors.PoolBrokenError("a text"),
     "PoolEndedError": errors.PoolEndedError("a text"),

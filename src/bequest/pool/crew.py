@@ -8,7 +8,7 @@ Scheduling is not done here. Everything runs in the engine's thread, or before t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bequest.pool import deaths, streams
@@ -101,6 +101,10 @@ class Crew:
             else:
                 self.failures.append(None)
         return code
+
+    def forget_initializer(self) -> None:
+        """Let go of what new workers would be given: there will be none, and it may hold semaphores."""
+        self.manning = replace(self.manning, initializer=None, initargs=())
 
     def dismiss(self) -> None:
         """End all workers that there are, where the engine does not or no longer run."""

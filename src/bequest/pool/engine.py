@@ -97,8 +97,13 @@ class Engine:
     def begin(self) -> None:
         """Start the engine's thread, if it does not run yet."""
         if not self._has_begun:
+            try:
+                self.thread.start()
+            except BaseException:  # no more threads are to be had, as when the interpreter ends
+                self.state = ENDED
+                self.crew.dismiss()
+                raise
             self._has_begun = True
-            self.thread.start()
 
     def submit(self, task: Task) -> None:
         """Have a task done.
@@ -313,6 +318,7 @@ class Engine:
             self._fail_all()
             self._make_calls()
             self._poller.close()
+            self.crew.forget_initializer()
 
     def _step(self) -> None:
         ended = []

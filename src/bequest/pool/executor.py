@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError as _TimeoutError
 from typing import TYPE_CHECKING, Any
 
-from bequest.errors import WorkerDied
+from bequest.errors import BequestError, WorkerDied
 from bequest.pool import calls, standard, wire
 from bequest.pool.crew import Crew, Manning
 from bequest.pool.engine import EndedError, Engine
@@ -46,6 +46,10 @@ class ExecutorWorkerDied(WorkerDied, BrokenProcessPool):
     """What `WorkerDied` is where the standard executor raises BrokenProcessPool."""
 
 
+class ExecutorRebuildError(BequestError, BrokenProcessPool):
+    """A call or its result could not be rebuilt. The executor goes on, unlike the standard one."""
+
+
 class ExecutorOutcomes(Outcomes):
     """The exceptions of an executor.
 
@@ -68,6 +72,15 @@ class ExecutorOutcomes(Outcomes):
             error = TypeError(told_error)
         error.add_note(f"This was raised while a task's outcome was sent: {told_value}")
         return error
+
+    def unrebuilt(self, error: BaseException) -> BaseException:
+        """Return a BrokenProcessPool for what could not be rebuilt, as the standard executor would break."""
+        if not self._breaks:
+            return error
+        told = f"{type(error).__name__}: {error}".rstrip(": ")
+        broken = ExecutorRebuildError(f"a task or its result could not be rebuilt: {told}")
+        broken.__cause__ = error
+        return broken
 
     def died(self, task: Task, handle: WorkerHandle, code: int | None) -> BaseException:
         """Return an error that is a BrokenProcessPool too."""
@@ -157,7 +170,7 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
             max_workers,
             _Starter(self._mp_context),
             initializer,
-            initargs,
+            tuple(initargs),
             Settings(max_memory_per_child, exit_is_outcome=True, log_initializer=True),
             # A fork once the engine's thread runs would be one of a process with threads.
             is_elastic=not is_fork,
@@ -235,10 +248,11 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
             if engine is None:
                 if _exiting.is_set():
                     raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-                engine = self._engine = Engine(self._manning, self._outcomes)
+                engine = Engine(self._manning, self._outcomes)
+                engine.begin()
+                self._engine = engine
                 _engines.add(engine)
                 weakref.finalize(self, engine.close).atexit = False
-                engine.begin()
             return engine
 
     @staticmethod
@@ -288,7 +302,10 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
         items = _chunks(zip(*iterables, strict=False), chunksize)
         feed = Feed(with_engine, window, parts(stream, make, items), stream.end)
         results = _Results(stream, feed, end, chunksize)
-        feed.start()
+        try:
+            feed.start()
+        except RuntimeError as error:
+            raise BrokenProcessPool("the input cannot be read in another thread") from error
         return results
 
     # -- the end ---------------------------------------------------------------------------------------------

@@ -98,9 +98,17 @@ class Feed:
         self._tasks, self._on_end = tasks, on_end
 
     def start(self) -> None:
-        """Feed in a thread of its own; the engine does not end before it has."""
+        """Feed in a thread of its own; the engine does not end before it has.
+
+        Raises:
+            RuntimeError: There are no more threads to be had, as when the interpreter ends.
+        """
         self._engine.sources.append(self)
-        threading.Thread(target=self.run, name="bequest-feed", daemon=True).start()
+        try:
+            threading.Thread(target=self.run, name="bequest-feed", daemon=True).start()
+        except BaseException:
+            self._engine.sources.remove(self)
+            raise
 
     def run(self) -> None:
         """Feed until the input is at its end."""

@@ -75,7 +75,7 @@ class Intake:
             function.task_ns = handle.page.words[TASK_NS]
 
     def _take_other(self, handle: WorkerHandle, kind: int, number: int, content: memoryview) -> None:
-        if kind in (wire.ERROR, wire.UNSENDABLE):
+        if kind in (wire.ERROR, wire.UNSENDABLE, wire.UNREBUILT):
             self._take_failure(handle, kind, number, content)
         elif kind == wire.SKIPPED:
             handle.has_passed(number)

@@ -32,10 +32,14 @@ class Outcomes:
         """Return the error of a task whose result cannot be sent."""
         raise NotImplementedError
 
+    def unrebuilt(self, error: BaseException) -> BaseException:
+        """Return the error of a task that could not be rebuilt by the worker, or its result here."""
+        return error
+
     def unloadable(self, error: BaseException) -> BaseException:
         """Return the error of a task whose result cannot be rebuilt here."""
         error.add_note("The result of a task arrived, but this was raised while it was rebuilt.")
-        return error
+        return self.unrebuilt(error)
 
     def failure(self, kind: int, content: Any) -> BaseException:
         """Return the exception that a worker sent."""
@@ -44,9 +48,10 @@ class Outcomes:
         except BaseException as raised:  # noqa: BLE001 - of the user's classes
             raised.add_note("A task raised an exception; this was raised while that was rebuilt.")
             return raised
-        if kind == wire.ERROR:
+        if kind in (wire.ERROR, wire.UNREBUILT):
             error, text = packed
-            return self._with_traceback(error, text)
+            error = self._with_traceback(error, text)
+            return self.unrebuilt(error) if kind == wire.UNREBUILT else error
         cause, told_error, told_value, text = packed
         return self._with_traceback(self.unsendable(cause, told_error, told_value), text)
 

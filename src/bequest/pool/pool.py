@@ -44,19 +44,19 @@ class PoolOutcomes(Outcomes):
 
     def remote_traceback(self, text: str) -> BaseException:
         """Return the standard pool's exception for it."""
-        made: BaseException = _plain.RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[attr-defined]
+        made: BaseException = _plain.RemoteTraceback(f'\n"""\n{text}"""')
         return made
 
     def unsendable(self, error: BaseException | None, told_error: str, told_value: str) -> BaseException:
         """Return the standard pool's exception for it."""
-        kind: Any = _plain.MaybeEncodingError  # type: ignore[attr-defined]
+        kind: Any = _plain.MaybeEncodingError
         made: BaseException = kind.__new__(kind, told_error, told_value)
         made.__dict__.update(exc=told_error, value=told_value)
         made.__cause__ = error
         return made
 
 
-class IMapIterator(_PlainIMapIterator):
+class IMapIterator(_PlainIMapIterator):  # type: ignore[misc]  # a class found at run time
     """What `Pool.imap` returns: yields results in the order of the input, as they are asked for."""
 
     _is_ordered = True
@@ -88,7 +88,7 @@ class IMapUnorderedIterator(IMapIterator):
     _is_ordered = False
 
 
-class Pool(_PlainPool):
+class Pool(_PlainPool):  # type: ignore[misc]  # as above
     """Worker processes that do calls; see `multiprocessing.pool.Pool`.
 
     Beyond that: a worker that dies fails the tasks that it had begun with `WorkerDied`, and no other. `imap`

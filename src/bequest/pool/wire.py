@@ -27,9 +27,10 @@ _KIND_MASK = 0xFF
 # To a worker. The number of TASKS is how many, that of FUNCTION and FORGET the function's.
 TASKS, FUNCTION, FORGET, QUIT = range(1, 5)
 
-# From a worker. The number is the task's; that of TEXT is the stream's: 1 or 2.
-VALUE, ERROR, UNSENDABLE, SKIPPED, READY, FAILED, FULL, TEXT, RECORD = range(16, 25)
-OUTCOMES = frozenset((VALUE, ERROR, UNSENDABLE, SKIPPED))
+# From a worker, UNREBUILT where a task could not be. The number is the task's; that of TEXT is the
+# stream's: 1 or 2.
+VALUE, ERROR, UNSENDABLE, SKIPPED, READY, FAILED, FULL, TEXT, RECORD, UNREBUILT = range(16, 26)
+OUTCOMES = frozenset((VALUE, ERROR, UNSENDABLE, UNREBUILT, SKIPPED))
 
 HEAD = Struct("<IIQ")
 HEAD_BYTES = HEAD.size

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex))
+_NOT_REBUILT: Any = object()
 _FLUSH_NS = 1_000_000
 _BUFFER_BYTES = 1 << 18
 _MOST_TOLD = 2000  # characters of a value that cannot be sent
@@ -262,17 +263,22 @@ class _Worker:
 
     def _run(self, number: int, function: Any, way: int, payload: memoryview) -> None:
         """Run one task, and write what came of it."""
+        given = _NOT_REBUILT
         try:
             self._in_task = True
-            result = _WAYS[way](function, loads(payload))
+            given = loads(payload)
+            result = _WAYS[way](function, given)
             self._in_task = False
         except BaseException as error:
             self._in_task = False
-            if isinstance(error, SystemExit) and not self._settings.exit_is_outcome:
+            is_exit = isinstance(error, SystemExit) and given is not _NOT_REBUILT
+            if is_exit and not self._settings.exit_is_outcome:
                 self._flush()
                 self._flush_streams()
                 raise
             kind, data = self._pack_error(error)
+            if kind == wire.ERROR and (given is _NOT_REBUILT or type(function) is _Unloadable):
+                kind = wire.UNREBUILT
             self._outbox.put(kind, number, data)
             return
         if type(result) in _ATOMS:
