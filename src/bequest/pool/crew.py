@@ -7,6 +7,8 @@ Scheduling is not done here. Everything runs in the engine's thread, or before t
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -136,6 +138,13 @@ class Crew:
         else:
             handle.deadline = time.monotonic() + TERM_GRACE_S
             handle.process.kill()
+
+    def interrupt(self, handle: WorkerHandle) -> None:
+        """Interrupt the task of a worker."""
+        try:
+            os.kill(handle.process.pid, signal.SIGINT)
+        except ProcessLookupError:  # it has just ended
+            return
 
     def kill(self, handle: WorkerHandle, trouble: str) -> None:
         """Kill a worker, for a reason that its tasks will be told."""

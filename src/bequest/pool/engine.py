@@ -377,15 +377,6 @@ class Engine:
             handle.is_expendable = True
             self.crew.kill(handle, "was stopped, as an interrupt met the sending of tasks to it,")
 
-    def interrupt(self, handle: WorkerHandle) -> None:
-        """Interrupt the task of a worker."""
-        import signal
-
-        try:
-            os.kill(handle.process.pid, signal.SIGINT)
-        except ProcessLookupError:  # it has just ended
-            return
-
     # -- workers ---------------------------------------------------------------------------------------------
 
     def _hire(self) -> None:

@@ -95,7 +95,7 @@ class Rescue:
             handle.is_leaving = handle.is_expendable = True
             handle.trouble = "was stopped, as its task was out of time,"
             handle.deadline = time.monotonic() + INTERRUPT_GRACE_S
-            self._engine.interrupt(handle)
+            self._engine.crew.interrupt(handle)
         else:
             handle.deadline = time.monotonic() + INTERRUPT_GRACE_S
             handle.process.kill()
