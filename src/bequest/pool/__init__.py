@@ -37,7 +37,7 @@ _MODULES = frozenset(
         "outcomes",
         "pool",
     )
-    + ("poller", "rescue", "result", "streams", "standard", "task", "wire", "worker")
+    + ("poller", "rescue", "result", "shares", "streams", "standard", "task", "wire", "worker")
 )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from bequest.pool.crew import Crew, Manning, end_of
 from bequest.pool.intake import Intake
 from bequest.pool.poller import Poller
 from bequest.pool.rescue import Rescue
+from bequest.pool.shares import portion
 from bequest.pool.wire import BEGUN
 
 if TYPE_CHECKING:
@@ -34,12 +36,11 @@ if TYPE_CHECKING:
 
 RUNNING, CLOSING, BROKEN, TERMINATING, ENDED = "running", "closing", "broken", "terminating", "ended"
 
-_FRAME_NS = 1_500_000  # of work in a frame: a slow task holds up those behind it no longer
-_AHEAD_NS = 50_000_000  # tasks longer than this are given one by one: nothing is gained by a second
-_MOST_IN_FRAME = 256
-_FRAMES_AHEAD = 3  # on a busy machine this process may be late with the next
 _FRAME_BYTES = 1 << 18
 _UNBOUNDED = 1 << 62
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class EndedError(Exception):
@@ -64,6 +65,7 @@ class Engine:
             OSError: There is no room for so many processes. Likewise.
         """
         self.pid = os.getpid()
+        _engines.add(self)
         self.functions = FunctionTable()
         self.state = RUNNING
         self.crew = Crew(manning)
@@ -216,9 +218,8 @@ class Engine:
     def cancel_all(self) -> None:
         """Cancel every task that can be, and has not begun."""
         with self.lock:
-            tasks = list(self.pending)
-            for handle in self.crew.handles:
-                tasks += handle.in_flight.values()
+            begun = [task for handle in self.crew.handles for task in handle.in_flight.values()]
+            tasks = [*self.pending, *begun]
         for task in tasks:
             task.cancel()
 
@@ -233,10 +234,7 @@ class Engine:
     def has_begun(self, task: Task) -> bool:
         """Tell whether a worker has begun a task."""
         handle = task.worker
-        try:
-            return handle is not None and handle.page.words[BEGUN] >= task.number
-        except ValueError:  # that worker has been buried
-            return False
+        return handle is not None and handle.has_begun(task.number)
 
     # -- sending, with the lock held -------------------------------------------------------------------------
 
@@ -246,7 +244,9 @@ class Engine:
         handle = self._available.popleft()
         handle.is_listed = False
         self._sending = handle, []
-        most, handle.ahead = self._portion(handle)
+        limit = self.crew.manning.most_tasks
+        left = _UNBOUNDED if limit is None else limit - handle.done
+        most, handle.ahead = portion(self.pending[0], len(self.pending), len(self.crew.handles), left)
         if handle.is_leaving or most < 1 or not handle.has_room():
             return
         tasks = self._sending[1]
@@ -254,7 +254,7 @@ class Engine:
         is_bundle = most > 1
         while pending and len(tasks) < most and size < _FRAME_BYTES:
             task = pending[0]
-            if is_bundle and task.options is not None and tasks:
+            if is_bundle and tasks and task.options is not None and task.options.timeout is not None:
                 break
             tasks.append(task)
             pending.popleft()
@@ -267,18 +267,6 @@ class Engine:
             self._after_giving(handle, tasks)
         self._sending = None, []
         self.enlist(handle)
-
-    def _portion(self, handle: WorkerHandle) -> tuple[int, int]:
-        """Return how many tasks a worker is given now, and how many frames it may have ahead."""
-        task = self.pending[0]
-        most = self.crew.manning.most_tasks
-        left = _UNBOUNDED if most is None else most - handle.done
-        task_ns = task.function.task_ns
-        if task.options is not None or task_ns == 0 or task_ns > _AHEAD_NS:
-            return min(1, left), 0
-        cap = max(1, min(_MOST_IN_FRAME, _FRAME_NS // task_ns))
-        share = len(self.pending) // (2 * len(self.crew.handles))
-        return min(max(1, min(cap, share)), left), _FRAMES_AHEAD
 
     def _after_giving(self, handle: WorkerHandle, tasks: list[Task]) -> None:
         if handle.is_blocked:
@@ -493,3 +481,15 @@ class Engine:
                 self._available.clear()
         for task in tasks:
             task.complete(False, self.outcomes.ended(task, self._cause))
+
+
+def _end_in_fork() -> None:
+    """Let a forked child know that the engines are its parent's: nobody works for it."""
+    for engine in list(_engines):
+        engine.lock = threading.Lock()  # it may have been taken by a thread that is not there
+        if engine.state is not ENDED:
+            engine.state = ENDED
+            engine._cause = PoolEndedError("the pool belongs to the process that this one was forked from")
+
+
+os.register_at_fork(after_in_child=_end_in_fork)

@@ -254,6 +254,13 @@ class WorkerHandle:
 
     # -- tasks -----------------------------------------------------------------------------------------------
 
+    def has_begun(self, number: int) -> bool:
+        """Tell whether it has begun a task."""
+        try:
+            return bool(self.page.words[wire.BEGUN] >= number)
+        except ValueError:  # closed
+            return False
+
     def take_back(self, numbers: list[int]) -> list[Task]:
         """Take back those of its tasks that it has not begun; the engine's lock is held."""
         words, flags = self.page.words, self.page.flags
