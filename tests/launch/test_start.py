@@ -393,6 +393,38 @@ def environment() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
 
 
+_WITHOUT_INIT = """
+import ctypes, os, subprocess, sys
+PR_SET_CHILD_SUBREAPER = 36  # sys/prctl.h; orphans become ours
+ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+subprocess.run([sys.executable, *sys.argv[1:]], check=True)
+while True:
+    try:
+        print("orphan", os.waitpid(-1, 0))
+    except ChildProcessError:
+        break
+"""
+
+_STARTING = """
+import sys
+import bequest
+def work():
+    print("work")
+if __name__ == "__main__":
+    ctx = bequest.get_context(sys.argv[1])
+    lock = ctx.Lock()
+    process = ctx.Process(target=work)
+    process.start()
+    process.join()
+"""
+
+
+def test_a_program_that_ends_leaves_no_orphans(method: str, tmp_path: Any) -> None:
+    """Tracker and template are waited for: where nobody reaps orphans they would stay as zombies."""
+    (tmp_path / "starting.py").write_text(_STARTING)
+    assert run_script(tmp_path, _WITHOUT_INIT, str(tmp_path / "starting.py"), method) == (0, "work\n", "")
+
+
 _ORPHANING = """
 import importlib, os, sys
 import bequest
@@ -429,8 +461,10 @@ def test_killed_parent(method: str, tmp_path: Any) -> None:
         followed = [os.pidfd_open(int(pid)) for pid in told if pid != "0"]
         parent.kill()
         parent.wait(LIMIT_S)
-        with open(fifo, "wb"):  # opens once the child reads; its end is the child's cue
-            pass
+        opener = threading.Thread(target=lambda: open(fifo, "wb").close(), daemon=True)
+        opener.start()  # opens once the child reads; its end is the child's cue
+        opener.join(LIMIT_S)
+        assert not opener.is_alive(), "the child never came to its import"
         for fd in followed:
             assert connection.wait([fd], timeout=LIMIT_S), f"one of {told} is still there"
             os.close(fd)
