@@ -255,11 +255,9 @@ def run_and_close(ctx: Any, count: int) -> None:
         process.close()
 
 
-def test_threads_start_at_once(ctx: Any) -> None:
+def test_threads_start_at_once(clean_ctx: Any) -> None:
     """Several threads may start and join processes at the same time."""
-    threads = [threading.Thread(target=run_and_close, args=(ctx, 3)) for _ in range(4)]
-    if ctx.get_start_method() == "fork":
-        pytest.skip("forking a process with threads is what the other methods are for")
+    threads = [threading.Thread(target=run_and_close, args=(clean_ctx, 3)) for _ in range(4)]
     failures: list[Any] = []
     hook, threading.excepthook = threading.excepthook, failures.append
     try:
