@@ -391,6 +391,35 @@ def environment() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
 
 
+_ASKING = """
+import signal, sys
+import bequest
+def ask(number, frame):
+    asked.append((len(bequest.active_children()), process.is_alive()))
+def wait(pipe):
+    pipe.poll(None)
+if __name__ == "__main__":
+    asked = []
+    ctx = bequest.get_context(sys.argv[1])
+    ours, theirs = ctx.Pipe()
+    process = ctx.Process(target=wait, args=(theirs,))
+    process.start()
+    signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
+    while len(asked) < 300:  # enough for several to come in the middle of a question
+        process.is_alive()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    ours.send("end")
+    process.join()
+    print(set(asked))
+"""
+
+
+def test_signal_handler_asks_for_children(method: str, tmp_path: Any) -> None:
+    """A signal handler may ask how children are, whatever the code that it interrupts asks at that moment."""
+    assert run_script(tmp_path, _ASKING, method) == (0, "{(1, True)}\n", "")
+
+
 _WITHOUT_INIT = """
 import ctypes, os, subprocess, sys
 PR_SET_CHILD_SUBREAPER = 36  # sys/prctl.h; orphans become ours

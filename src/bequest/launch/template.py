@@ -232,9 +232,11 @@ class _Templates:
             template.abandon()
 
     def learn(self, names: list[str]) -> None:
-        """Have `names` imported before the next fork, as far as this process has imported them itself."""
-        with self._lock:
-            self._learned.update(dict.fromkeys(name for name in names if name in sys.modules))
+        """Have `names` imported before the next fork, as far as this process has imported them itself.
+
+        Takes no lock: a signal handler may ask how a child is while this process starts another one.
+        """
+        self._learned.update(dict.fromkeys(name for name in names if name in sys.modules))
 
     def fork(
         self, parcel: Parcel, notes: dict[str, Any], gifts: list[int]
