@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from multiprocessing import context, process, reduction
 
-from bequest.launch import tracker
+from bequest.launch import exiting, tracker
 from bequest.launch.handoff import chosen
 from bequest.mirror import Primitives
 from bequest.process import ForkProcess, ForkServerProcess, Process, SpawnProcess, process_class
@@ -179,5 +179,6 @@ get_context = default_context.get_context
 get_start_method = default_context.get_start_method
 set_start_method = default_context.set_start_method
 
+exiting.ensure()
 # Before anything of this process is registered with it: a tracker that runs already stays as it is.
 tracker.adopt()

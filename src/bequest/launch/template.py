@@ -38,7 +38,6 @@ util: Any = _util  # private names of it are used: the same in all versions
 
 _ATTEMPTS = 10
 _STOP_GRACE_S = 5.0
-_LAST = -100  # at exit: the finalizers of queues, pools and managers come first
 _MODULES = "modules"
 
 
@@ -222,7 +221,6 @@ class _Templates:
         self._current: _Template | None = None
         self._replaced: list[_Template] = []
         self._unprepared = False
-        self._stop_at_exit: Any = None
 
     def forget(self) -> None:
         """In a forked child: the templates are the parent's, and must not stay open through us."""
@@ -312,8 +310,6 @@ class _Templates:
             self._replaced.append(current)
         self._replaced = [template for template in self._replaced if not template.has_left()]
         self._current = _Template(None if self._unprepared else description)
-        if self._stop_at_exit is None:
-            self._stop_at_exit = util.Finalize(None, self.stop, exitpriority=_LAST)
         return self._current
 
     def _replace(self, template: _Template, said: bytes) -> None:
