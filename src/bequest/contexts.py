@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from multiprocessing import context, process, reduction
 
-from bequest.launch import exiting, tracker
+from bequest.launch import exiting, preload, tracker
 from bequest.launch.handoff import chosen
 from bequest.mirror import Primitives
 from bequest.process import ForkProcess, ForkServerProcess, Process, SpawnProcess, process_class
@@ -64,6 +64,26 @@ class _Bequest(Primitives):
         if method is None and not strict and main == "replay":
             return self
         return _find(self._name if method is None else method, strict, main)
+
+    def set_forkserver_preload(self, module_names: list[str], **options: Any) -> None:
+        """Have `module_names` imported in the process that children of `forkserver` are forked from.
+
+        With `"__main__"` among them the main module is imported there as well, as `main="import"` has it.
+
+        Args:
+            module_names: A name that cannot be imported is passed over.
+            options: From Python 3.15 on, `on_error`: "ignore", "warn" or "fail", which lets starts fail.
+        """
+        set_forkserver_preload(self, module_names, **options)
+
+
+def set_forkserver_preload(context: Any, module_names: list[str], **options: Any) -> None:
+    """Be `set_forkserver_preload` of any context, the standard library's included; see `ForkContext`'s."""
+    _set_forkserver_preload(context, module_names, **options)
+    preload.mark_as_chosen()
+
+
+_set_forkserver_preload = context.BaseContext.set_forkserver_preload
 
 
 class ForkContext(_Bequest, context.ForkContext):

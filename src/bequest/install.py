@@ -117,6 +117,7 @@ def installed_options() -> dict[str, Any]:
 
 def _replace_contexts(start_method: str | None, strict: bool) -> None:
     from bequest.contexts import default_context as ours
+    from bequest.contexts import set_forkserver_preload
     from bequest.launch.handoff import chosen as chosen_by_bequest
 
     replace = _installation.replace
@@ -133,6 +134,8 @@ def _replace_contexts(start_method: str | None, strict: bool) -> None:
     set_start_method = _unless_inheriting if start_method is None else _ignore_start_method
     replace(multiprocessing, "set_start_method", types.MethodType(set_start_method, default))
     replace(context.DefaultContext, "set_start_method", set_start_method)
+    replace(multiprocessing, "set_forkserver_preload", types.MethodType(set_forkserver_preload, default))
+    replace(context.BaseContext, "set_forkserver_preload", set_forkserver_preload)
 
 
 _set_start_method = context.DefaultContext.set_start_method
