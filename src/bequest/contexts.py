@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from multiprocessing import context, process, reduction
 
-from bequest.launch import exiting, preload, tracker
+from bequest.imports import when_imported
+from bequest.launch import preload
 from bequest.launch.handoff import chosen
 from bequest.mirror import Primitives
 from bequest.process import ForkProcess, ForkServerProcess, Process, SpawnProcess, process_class
@@ -199,6 +200,17 @@ get_context = default_context.get_context
 get_start_method = default_context.get_start_method
 set_start_method = default_context.set_start_method
 
-exiting.ensure()
+
+def _import_exiting() -> None:
+    from bequest.launch import exiting  # noqa: F401 - it acts as it is imported
+
+
+def _import_tracker() -> None:
+    from bequest.launch import tracker  # noqa: F401 - as above
+
+
+# A program that has bequest installed, and of multiprocessing no more than the
+# package itself, pays for neither.
+when_imported("multiprocessing.util", "exiting", _import_exiting)
 # Before anything of this process is registered with it: a tracker that runs already stays as it is.
-tracker.adopt()
+when_imported("multiprocessing.resource_tracker", "tracker", _import_tracker)

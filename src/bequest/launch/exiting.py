@@ -1,10 +1,10 @@
 """What a process that uses bequest does as it exits, among the finalizers of multiprocessing.
 
-    the first context, or a start in a child -> ensure() -> two finalizers
+    import of this module; a start -> ensure() -> two finalizers
     exit: await_answers, ... the finalizers of queues, pools and managers ..., the templates are stopped
 
-Registered when the contexts are imported and not by the first start, so that a program which looks at the
-finalizers around a start (CPython's own tests do) sees only its own.
+Registered before the first start, as soon as multiprocessing can register finalizers, so that a program which
+looks at them around a start (CPython's own tests do) sees only its own.
 """
 
 from __future__ import annotations
@@ -66,3 +66,4 @@ class _Exit:
 _exit = _Exit()
 ensure = _exit.ensure
 util.register_after_fork(_exit, _Exit.forget)
+ensure()

@@ -1,6 +1,6 @@
 """The resource tracker of programs that use bequest: it cleans up after the dead, quietly about semaphores.
 
-    adopt() -> the standard tracker object launches `main` below
+    import of this module -> adopt() -> the standard tracker object launches `main` below
     first start: hush() -> a name that nobody else registers
 
 A forked program that is killed, or leaves by `os._exit`, says nothing of the semaphores that it had: they
@@ -167,3 +167,6 @@ def main(fd: int) -> None:
     FunctionType(standard.__code__, {**vars(resource_tracker), **names})(fd)
     util._flush_std_streams()
     os._exit(0)  # somebody waits for it
+
+
+adopt()
