@@ -193,6 +193,16 @@ def test_refused_start_leaves_nothing(clean_ctx: Any) -> None:
         end.close()
 
 
+@pytest.mark.parametrize("make", ["Lock", "Event", "Queue", "SimpleQueue", "Condition"])
+def test_lock_of_fork_is_refused(clean_ctx: Any, make: str) -> None:
+    """What is made of locks that only a forked child can have is refused, as in multiprocessing."""
+    primitive = getattr(bequest.get_context("fork"), make)()
+    process = clean_ctx.Process(target=children.tell, args=(primitive,))
+
+    with pytest.raises(RuntimeError, match="A SemLock created in a fork context"):
+        process.start()
+
+
 def test_primitives_outlive_the_parents_references(clean_ctx: Any, start: Start) -> None:
     """What only the child refers to is kept until the child holds it, and not longer."""
     process = start(clean_ctx, children.set_event, clean_ctx.Event(), clean_ctx.Lock())

@@ -17,7 +17,7 @@ from typing import Any
 
 from bequest.carry.graph import ATOMS, PROTOCOL, LeftObject, PackingPickler, Remake
 from bequest.carry.path import Path
-from bequest.errors import CarryError
+from bequest.errors import CarryError, SharingError
 
 _CHANCES = 10
 _CHANGED_MEANWHILE = ("changed size during iteration", "mutated during iteration", "changed during iteration")
@@ -92,7 +92,8 @@ def pack(
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
             _give_up_descriptors(packed.shared)
-            raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
+            error = SharingError if isinstance(entry.cause, RuntimeError) else CarryError
+            raise error(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
 
 

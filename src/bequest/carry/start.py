@@ -104,10 +104,17 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
-    path = header["plain"]["interpreter"]["path"]["path"]
+    interpreter = header["plain"]["interpreter"]
     # User modules are left to the children, until one has shown that they can be imported: see `learned`.
     wanted = sorted(name for name in packed.named if _is_library(sys.modules.get(name)))
-    template = {"main": description, "installed": header["installed"], "path": path, "modules": wanted}
+    template = {
+        "main": description,
+        "installed": header["installed"],
+        "path": interpreter["path"]["path"],
+        # For a main module that runs again; of no account otherwise, and no reason for another template.
+        "arguments": interpreter["arguments"] if context.main == "import" else None,
+        "modules": wanted,
+    }
     return Parcel(header, packed.data, packed.keep, left, template)
 
 
@@ -153,6 +160,8 @@ def prepare_template(template: dict[str, Any]) -> None:
     from bequest.carry import mainmodule
 
     sys.path[:] = template["path"]
+    if template["arguments"] is not None:
+        sys.argv[:] = template["arguments"]
     _install(template["installed"])
     filters = _silence_warnings()
     try:

@@ -14,7 +14,7 @@ import time
 from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
 
-from bequest.launch import handoff, pidfd, tracker
+from bequest.launch import exiting, handoff, pidfd, tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class StartedPopen(popen_fork.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         tracker.hush()
+        exiting.ensure()
         try:
             parcel = self._pack(process_obj)
             notes = {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
@@ -77,7 +78,6 @@ class StartedPopen(popen_fork.Popen):
             self.give_up_gifts()
         if parcel.keep:
             self._keep = parcel.keep
-            handoff.exit_wait.ensure()
         process_obj.left_behind = parcel.left_behind
 
     def _pack(self, process_obj: Any) -> Parcel:

@@ -152,6 +152,7 @@ class _Server:
             self._unfit = (None,)
         else:
             self._check_threads(None)
+        util._flush_std_streams()  # what the main module printed is not the children's
 
     def _import(self, names: list[str], on_error: str) -> None:
         for name in names:

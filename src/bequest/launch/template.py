@@ -4,8 +4,7 @@
 
 The channel is an inherited socket pair: nothing in the filesystem, nobody else can connect. One template
 serves one process; it is replaced when it died, when it got threads, or when the main module changed. The
-standard fork server is not used, but for the names that `set_forkserver_preload` left with it. The other side
-is `serve`.
+standard fork server is not used, but for the names that it keeps (`preload`). The other side is `serve`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from array import array
 from multiprocessing import util as _util
 
 from bequest.errors import BequestError, TemplateEndedError
-from bequest.launch import handoff, pidfd, serve
+from bequest.launch import handoff, pidfd, preload, serve
 from bequest.launch.child import ReceivedFd
 from bequest.launch.follow import StartedPopen
 from bequest.launch.spawn import command_line, interrupts_held_back
@@ -38,7 +37,6 @@ util: Any = _util  # private names of it are used: the same in all versions
 
 _ATTEMPTS = 10
 _STOP_GRACE_S = 5.0
-_LAST = -100  # at exit: the finalizers of queues, pools and managers come first
 _MODULES = "modules"
 
 
@@ -47,6 +45,11 @@ class Popen(StartedPopen):
 
     method = "forkserver"
     DupFd = ReceivedFd
+
+    def __init__(self, process_obj: Any, *, strict: bool = False, main: str = "replay") -> None:
+        if main == "replay" and preload.is_main_chosen():
+            main = "import"
+        super().__init__(process_obj, strict=strict, main=main)
 
     def _name_of_gift(self) -> int:
         return len(self._gifts) - 1
@@ -222,7 +225,6 @@ class _Templates:
         self._current: _Template | None = None
         self._replaced: list[_Template] = []
         self._unprepared = False
-        self._stop_at_exit: Any = None
 
     def forget(self) -> None:
         """In a forked child: the templates are the parent's, and must not stay open through us."""
@@ -285,23 +287,23 @@ class _Templates:
         before = [status, handoff.tracker_fd(), *standard]
         with self._lock:
             template = self._fitting(parcel.template)
-            preload, on_error = _preload_of_user()
+            names, on_error = preload.modules()
             wanted = [*parcel.template.get(_MODULES, ()), *self._learned]
             imports = [name for name in wanted if name not in template.asked and name not in self._denied]
-            preload = [name for name in preload if name not in template.asked and name not in self._denied]
+            hints = [name for name in names if name not in template.asked and name not in self._denied]
             request = {
                 "request": "fork",
                 "standard": standard,
                 "before_gifts": len(before),
                 "imports": imports,
-                "preload": preload,
+                "preload": hints,
                 "on_error": on_error,
             }
             try:
                 template.send(parcel.header, notes | request, parcel.body, before + gifts)
             except (BrokenPipeError, ConnectionResetError):
                 return template  # it has gone; the status socket will say so, and another one is asked
-            template.asked.update(imports, preload)
+            template.asked.update(imports, hints)
             return template
 
     def _fitting(self, wanted: dict[str, Any]) -> _Template:
@@ -314,8 +316,6 @@ class _Templates:
             self._replaced.append(current)
         self._replaced = [template for template in self._replaced if not template.has_left()]
         self._current = _Template(None if self._unprepared else description)
-        if self._stop_at_exit is None:
-            self._stop_at_exit = util.Finalize(None, self.stop, exitpriority=_LAST)
         return self._current
 
     def _replace(self, template: _Template, said: bytes) -> None:
@@ -394,16 +394,6 @@ def _call_off(ours: socket.socket) -> None:
         if child_pidfd is not None:
             pidfd.send_signal(child_pidfd, signal.SIGKILL)
             os.close(child_pidfd)
-
-
-def _preload_of_user() -> tuple[list[str], str]:
-    """Return the modules that `set_forkserver_preload` named, and what to do where one fails (3.15)."""
-    standard = sys.modules.get("multiprocessing.forkserver")
-    if standard is None:
-        return [], "ignore"
-    server = standard._forkserver
-    names = [name for name in server._preload_modules if name != "__main__"]
-    return names, getattr(server, "_preload_on_error", "ignore")
 
 
 templates = _Templates()
