@@ -9,6 +9,7 @@ itself when it has waited too long, and when the template or the parent has ende
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it; `signal`'s enums are dear
 import atexit
 import marshal
 import os
@@ -18,8 +19,9 @@ import socket
 import sys
 from multiprocessing import util as _util
 
+from bequest.carry import rehearsal
 from bequest.launch import child, lines
-from bequest.launch.pidfd import open_pidfd
+from bequest.launch.pidfd import is_ready, open_pidfd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 util: Any = _util  # private names of it are used: the same in all versions
 
+_LEISURE_S = 0.005  # so long without a start, and none is near: there is time to rehearse it
 _STANDARD = 3  # stdin, stdout, stderr
 
 
@@ -36,17 +39,25 @@ class Inherited:
 
     Attributes:
         handlers: By signal number, the handlers that the template had before it set its own.
+        buffer: What the template receives into: its pages are there, unlike those of a new one.
         not_ours: Descriptors of the template and of other children.
         parent: Becomes readable when the parent ends.
         template: Becomes readable when the template ends; None where there are no pidfds.
     """
 
-    __slots__ = ("handlers", "not_ours", "parent", "template")
+    __slots__ = ("buffer", "handlers", "not_ours", "parent", "template")
 
     def __init__(
-        self, handlers: dict[int, Any], not_ours: Sequence[int], parent: int, template: int | None
+        self,
+        *,
+        handlers: dict[int, Any],
+        buffer: bytearray,
+        not_ours: Sequence[int],
+        parent: int,
+        template: int | None,
     ) -> None:
-        self.handlers, self.not_ours, self.parent, self.template = handlers, not_ours, parent, template
+        self.handlers, self.buffer, self.not_ours = handlers, buffer, not_ours
+        self.parent, self.template = parent, template
 
 
 def run(line_fd: int, inherited: Inherited, idle_s: float | None) -> NoReturn:
@@ -62,6 +73,8 @@ def run(line_fd: int, inherited: Inherited, idle_s: float | None) -> NoReturn:
         line = socket.socket(fileno=line_fd)
         _say_begun(line)
         _give_up(inherited)
+        if idle_s is not None and not is_ready(line.fileno(), _LEISURE_S):
+            _rehearse(inherited)
         received = _await_start(line, inherited, idle_s)
         code = _start(line, inherited, received)
     # The boundary of this process: the frames below are the template's.
@@ -98,7 +111,6 @@ def _give_up(inherited: Inherited) -> None:
 
 def _await_start(line: socket.socket, inherited: Inherited, idle_s: float | None) -> Any:
     """Return what `lines.receive` does for the start; leaves the process where none will come."""
-    buffer = bytearray(lines.MOST_BYTES)
     poller = select.poll()
     poller.register(line, select.POLLIN)
     for fd in (inherited.parent, inherited.template):
@@ -110,24 +122,40 @@ def _await_start(line: socket.socket, inherited: Inherited, idle_s: float | None
         line.shutdown(socket.SHUT_RD)
         if inherited.parent in ready:
             os._exit(0)
-    received = lines.receive(line, buffer)
+    received = lines.receive(line, inherited.buffer)
     if received is None:
         os._exit(0)
     return received
 
 
+def _rehearse(inherited: Inherited) -> None:
+    """Take a start that has no effect, so that the pages which the true one writes to are copied by then."""
+    header, body = rehearsal.message()
+    ours, theirs = lines.socket_pair()
+    with ours, theirs:
+        standard = [number for number in range(_STANDARD) if _is_open(number)]
+        defaults = {"multiprocessing": None, "bequest": None}
+        notes = {"standard": standard, "method": "forkserver", "defaults": defaults, "answer": False}
+        lines.send(ours, header, notes, body, [inherited.parent, *standard])
+        received: Any = lines.receive(theirs, inherited.buffer)
+    header, notes, body, fds = _take_over(received)
+    os.close(fds[0])
+    child.share_tracker(None)
+    child._open(header, notes, body)
+    rehearsal.settle()
+    null = os.open(os.devnull, os.O_RDONLY)  # as a process that begins does, for its standard input
+    with open(null, encoding="utf-8", closefd=False):
+        os.close(null)
+
+
 def _start(line: socket.socket, inherited: Inherited, received: Any) -> int:
-    header, notes, body, fds = received
     for number, handler in inherited.handlers.items():
-        signal.signal(number, handler)
+        _signal.signal(number, handler)
     if inherited.template is not None:
         os.close(inherited.template)
-    tracker, *fds = fds
-    given = notes["standard"]
-    for number in range(_STANDARD):
-        _take_standard(number, fds.pop(0) if number in given else None)
-    child.share_tracker(tracker)
-    child.ReceivedFd.received = fds
+    header, notes, body, fds = _take_over(received)
+    child.share_tracker(fds[0])
+    child.ReceivedFd.received = fds[1:]
 
     def answer(learned: list[str]) -> None:
         with line:
@@ -135,6 +163,23 @@ def _start(line: socket.socket, inherited: Inherited, received: Any) -> int:
                 lines.tell(line, b"A" + marshal.dumps(learned))
 
     return child.begin(lambda: (header, notes, body), inherited.parent, answer)
+
+
+def _take_over(received: Any) -> Any:
+    """Make the standard streams those that came with a start; return the start with the other descriptors."""
+    header, notes, body, (tracker, *fds) = received
+    given = notes["standard"]
+    for number in range(_STANDARD):
+        _take_standard(number, fds.pop(0) if number in given else None)
+    return header, notes, body, [tracker, *fds]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _take_standard(number: int, given: int | None) -> None:

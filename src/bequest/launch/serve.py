@@ -9,6 +9,7 @@ parent does. The parent's side is `template`, the words are those of `lines`.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it; `signal`'s enums are dear
 import importlib
 import marshal
 import os
@@ -22,6 +23,7 @@ import warnings
 from multiprocessing import process, resource_tracker  # noqa: F401
 from multiprocessing import util as _util
 
+from bequest.carry import rehearsal
 from bequest.launch import forked, lines
 from bequest.launch.pidfd import open_pidfd
 
@@ -42,7 +44,9 @@ def main(channel_fd: int, watch_fd: int) -> NoReturn:
         _ensure_open(fd)
     for fd in (channel_fd, watch_fd):
         os.set_inheritable(fd, False)
-    _Server(socket.socket(fileno=channel_fd), watch_fd).serve()
+    server = _Server(socket.socket(fileno=channel_fd), watch_fd)
+    rehearsal.rehearse()
+    server.serve()
 
 
 def _ensure_open(fd: int) -> None:
@@ -80,8 +84,10 @@ class _Server:
         """Serve requests until the parent's end of the channel closes, or it has ended."""
         util._close_stdin()
         self._handlers: dict[int, Any] = {
-            signal.SIGCHLD: signal.signal(signal.SIGCHLD, _wake_up),
-            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # ^C is for the program, not for us
+            signal.SIGCHLD: _signal.signal(signal.SIGCHLD, _wake_up),
+            signal.SIGINT: _signal.signal(
+                signal.SIGINT, _signal.SIG_IGN
+            ),  # ^C is for the program, not for us
         }
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         # The parent blocked it until here, or ^C could end us before we could ignore it.
@@ -151,6 +157,7 @@ class _Server:
         except BaseException:  # noqa: BLE001
             self._unfit = (None,)
         else:
+            rehearsal.settle()
             self._check_threads(None)
 
     def _import(self, names: list[str], on_error: str) -> None:
@@ -168,6 +175,7 @@ class _Server:
             self._check_threads(name)
         if names:
             util._flush_std_streams()  # what an import printed is not the children's
+            rehearsal.settle()
 
     def _check_threads(self, culprit: str | None) -> None:
         if _thread_count() > 1:
@@ -209,7 +217,13 @@ class _Server:
 
     def _inherited(self) -> forked.Inherited:
         not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *self._lines.values())
-        return forked.Inherited(self._handlers, not_ours, self._watch_fd, self._own_pidfd)
+        return forked.Inherited(
+            handlers=self._handlers,
+            buffer=self._buffer,
+            not_ours=not_ours,
+            parent=self._watch_fd,
+            template=self._own_pidfd,
+        )
 
 
 class _Inheriting:
