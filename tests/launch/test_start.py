@@ -18,6 +18,7 @@ import pytest
 import bequest
 from bequest.launch import handoff, spawn
 from bequest.launch.template import templates
+from descriptors import open_descriptors
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 
@@ -76,7 +77,7 @@ def hear(pipe: Any) -> Any:
 def open_fds() -> set[str]:
     """Return the numbers of this process's descriptors."""
     gc.collect()
-    return set(os.listdir("/proc/self/fd"))
+    return set(open_descriptors())
 
 
 @pytest.mark.parametrize(

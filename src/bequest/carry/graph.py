@@ -170,6 +170,9 @@ class PackingPickler:
         kind = type(obj)
         reduce = _OWN.get(kind)
         if reduce is not None:
+            if kind is FunctionType and functions.is_rebuilder(obj):
+                self.named.add(obj.__module__)
+                return NotImplemented
             return self._guarded(reduce, obj)
         if isinstance(obj, type):
             return self._guarded(classes.reduce_class, obj)
