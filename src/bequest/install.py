@@ -79,10 +79,11 @@ def install(start_method: str | None = None, strict: bool = False) -> None:
     _replace_contexts(start_method, strict)
     _replace_process()
     _replace_pickler()
-    if "multiprocessing.queues" in sys.modules:
-        _replace_queues()
-    else:
-        sys.meta_path.insert(0, _queues_import)
+    for name, finder in _imports.items():
+        if name in sys.modules:
+            _REPLACE[name]()
+        else:
+            sys.meta_path.insert(0, finder)
 
 
 def uninstall() -> None:
@@ -101,8 +102,7 @@ def uninstall() -> None:
     for name in _HOLDERS:  # one that was imported in the meantime has bound bequest's
         if name in sys.modules:
             sys.modules[name]._ForkingPickler = reduction.ForkingPickler  # type: ignore[attr-defined]
-    if _queues_import in sys.meta_path:
-        sys.meta_path.remove(_queues_import)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in _imports.values()]
 
 
 def is_installed() -> bool:
@@ -191,24 +191,45 @@ def _replace_queues() -> None:
     _installation.replace(plain, "_ForkingPickler", putting.QueuePickler)
 
 
-class _QueuesImport:
-    """A finder that has `multiprocessing.queues` loaded by its usual loader, then changed, and is gone."""
+def _replace_connections() -> None:
+    """Change the class itself: what holds connections, or derives from their class, is reached too."""
+    from bequest import passing
+
+    plain: Any = sys.modules["multiprocessing.connection"]
+    for name, value in passing.methods(plain).items():
+        _installation.replace(plain.Connection, name, value)
+    _installation.replace(plain, "Pipe", passing.with_side_channel(plain.Pipe))
+    reducers: Any = reduction.ForkingPickler
+    _installation.replace(reducers._extra_reducers, plain.Connection, passing.reduce_connection)
+
+
+_REPLACE = {
+    "multiprocessing.connection": _replace_connections,
+    "multiprocessing.queues": _replace_queues,
+}
+
+
+class _Import:
+    """A finder that has one module loaded by its usual loader, then changed, and is gone."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Answer for that one module."""
-        if name != "multiprocessing.queues":
+        if name != self._module:
             return None
         from importlib.util import find_spec
 
         sys.meta_path.remove(self)
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            loader: Any = _ThenReplaceQueues(spec.loader)
+            loader: Any = _ThenReplace(spec.loader)
             spec.loader = loader
         return spec
 
 
-class _ThenReplaceQueues:
+class _ThenReplace:
     """A loader that does what another does, and puts bequest into the module at the end."""
 
     def __init__(self, loader: Any) -> None:
@@ -218,14 +239,14 @@ class _ThenReplaceQueues:
         return getattr(self._loader, name)
 
     def exec_module(self, module: Any) -> None:
-        """Run the module, give it back its own loader, and change its queues while bequest is installed."""
+        """Run the module, give it back its own loader, and change it while bequest is installed."""
         self._loader.exec_module(module)
         module.__spec__.loader = module.__loader__ = self._loader
         if is_installed():
-            _replace_queues()
+            _REPLACE[module.__name__]()
 
 
-_queues_import: Any = _QueuesImport()
+_imports: dict[str, Any] = {name: _Import(name) for name in _REPLACE}
 
 
 def _namespace(owner: Any) -> Any:
