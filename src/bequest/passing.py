@@ -25,6 +25,7 @@ from multiprocessing import reduction
 from struct import Struct
 
 from bequest.carry import buffers
+from bequest.carry.segments import IS_AVAILABLE, MOST_SEGMENTS, OwnedFd
 from bequest.reduction import pack_message
 
 TYPE_CHECKING = False
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _SIZE, _LARGE_SIZE = Struct("!i"), Struct("!Q")
 _MOST_BYTES = 0x7FFFFFFF
 _TOKEN_ROOM = 64
-_ROOM_BESIDE = socket.CMSG_SPACE(buffers.MOST_SEGMENTS * array("i").itemsize) if buffers.IS_AVAILABLE else 0
+_ROOM_BESIDE = socket.CMSG_SPACE(MOST_SEGMENTS * array("i").itemsize) if IS_AVAILABLE else 0
 
 
 def methods(plain: ModuleType) -> dict[str, Any]:
@@ -65,14 +66,14 @@ def with_side_channel(plain_pipe: Callable[..., tuple[Any, Any]]) -> Callable[..
         """Return two connected ends; see `multiprocessing.Pipe`."""
         ends = plain_pipe(duplex)
         for end, fd in zip(ends, _side_channel(), strict=False):
-            end._beside = buffers.OwnedFd(fd)
+            end._beside = OwnedFd(fd)
         return ends
 
     return Pipe
 
 
 def _side_channel() -> tuple[int, ...]:
-    if not buffers.IS_AVAILABLE:
+    if not IS_AVAILABLE:
         return ()
     try:
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -122,7 +123,7 @@ def _send_parts(connection: Any, parts: list[memoryview]) -> None:
         connection._send(part)
 
 
-def _send_beside(channel: buffers.OwnedFd | None, held: buffers.Held) -> bool:
+def _send_beside(channel: OwnedFd | None, held: buffers.Held) -> bool:
     """Put the descriptors of a message into the side channel; return whether there was one, and room."""
     if channel is None:
         return False
@@ -178,7 +179,7 @@ def _receiving_beside(plain: Callable[..., Any]) -> Callable[..., Any]:
     return _recv_bytes
 
 
-def _receive_beside(channel: buffers.OwnedFd, token: bytes) -> buffers.Held | None:
+def _receive_beside(channel: OwnedFd, token: bytes) -> buffers.Held | None:
     """Take the descriptors of message `token`; None where there are none.
 
     Raises:
@@ -193,7 +194,7 @@ def _receive_beside(channel: buffers.OwnedFd, token: bytes) -> buffers.Held | No
             fds = array("i")
             for _, _, content in beside:
                 fds.frombytes(content)
-            segments = [buffers.OwnedFd(fd) for fd in fds]
+            segments = [OwnedFd(fd) for fd in fds]
             if not data:
                 return None
             if data == token and state & socket.MSG_CTRUNC:
@@ -237,5 +238,5 @@ def rebuild_connection(kind: Any, fd: Any, beside: Any, *rights: bool) -> Any:
     """Make the connection of two shared descriptors, of which the second may be None."""
     connection = kind(fd.detach(), *rights)
     if beside is not None:
-        connection._beside = buffers.OwnedFd(beside.detach())
+        connection._beside = OwnedFd(beside.detach())
     return connection

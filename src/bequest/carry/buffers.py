@@ -4,10 +4,9 @@
     descriptors -> load -> private maps of the same memory -> pickle's buffers -> the object
 
 Buffers of pickle protocol 5 (numpy, pandas, Arrow), and the pickle itself where it is large (bytes, texts,
-many objects), go into anonymous files that nobody can change any more. They have no name; the kernel frees
-them with the last descriptor and the last map, whoever is killed. A map is copied on write: it is the
-receiver's own. How the descriptors travel is for others to know (`bequest.passing`, `carry.start`); which
-buffers have been copied already, for `copies`.
+many objects), go into `segments`, whose maps are the receiver's own: writeable, copied on write. How the
+descriptors travel is for others to know (`bequest.passing`, `carry.start`); which buffers have been copied
+already, for `copies`.
 
 A receiver imports this module: it stays light.
 """
@@ -15,27 +14,22 @@ A receiver imports this module: it stays light.
 from __future__ import annotations
 
 import os
-import sys
 from struct import Struct
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
+from bequest.carry.segments import OwnedFd, Writer, map_for_reading, map_privately
 from bequest.errors import LostBuffersError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from mmap import mmap
+    from collections.abc import Sequence
     from pickle import PickleBuffer
     from typing import Any
 
     from typing_extensions import Buffer
 
     from bequest.carry.copies import Copies
-
-    Place = tuple[int, int, int]  # segment by its index, offset, size in bytes
-
-IS_AVAILABLE = hasattr(os, "memfd_create")
-"""Whether this system has anonymous files that can be sealed: Linux."""
+    from bequest.carry.segments import Place
 
 THRESHOLD_BYTES = 1 << 18
 """What is smaller travels within the message.
@@ -44,37 +38,8 @@ A pipe or a socket holds 64 to 200 KiB: up to there one system call on either si
 here on, where the writer has to wait for the reader again and again, a map is three times as fast and more.
 """
 
-MOST_SEGMENTS = 128
-"""Bound on the descriptors of one message; the system's is 253 (SCM_MAX_FD)."""
-
-_ALIGNMENT = 1 << 16  # of what can be mapped: the largest page size of any common system
-_SMALL_SHARE = 16  # a buffer shares its segment where it is less than one part in so many of the message
-_MOST_FOUND = 64  # segments of earlier messages that one message refers to; beyond that it copies
-_SHARE_OF_DESCRIPTORS = 4  # of those that this process may have, how small a part waiting segments may take
+_MOST_FOUND = 32  # segments of earlier messages that one message refers to; beyond that it copies
 _TOKEN_BYTES = 16
-
-# MFD_NOEXEC_SEAL of Linux 6.3, in `os` from 3.15 on: without it some systems refuse, and others complain.
-_NOEXEC_SEAL = 0x0008
-_MAP_FIXED = 0x10  # Linux, on all architectures
-
-
-class OwnedFd:
-    """A descriptor that is closed with this object."""
-
-    __slots__ = ("__weakref__", "fd")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        _owned.add(self)
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.fd)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a number of a descriptor means nothing to another process")
-
-
-_owned: WeakSet[OwnedFd] = WeakSet()
 
 
 class Stream:
@@ -154,164 +119,59 @@ def store(stream: Stream, copies: Copies | None) -> Stored:
         OSError: There is no memory, or no descriptor, for it. Nothing is left behind.
     """
     size = stream.size_bytes
-    writer = _Writer(sum(view.nbytes for view in stream.buffers) + size)
-    places = []
-    for view in stream.buffers:
-        found = copies.find(view) if copies is not None and len(writer.segments) < _MOST_FOUND else None
-        if found is not None:
-            places.append((writer.index(found[0]), found[1], view.nbytes))
-            continue
-        place = writer.add([view])
-        places.append(place)
-        if copies is not None:
-            copies.note(view, writer.segments[place[0]], place[1])
-    pickle = stream.joined() if size < THRESHOLD_BYTES else writer.add(stream.parts)
-    writer.seal()
+    writer = Writer(sum(view.nbytes for view in stream.buffers) + size)
+    places, fresh = _plan(stream.buffers, writer, copies)
+    if size < THRESHOLD_BYTES:
+        pickle: bytes | Place = stream.joined()
+    else:
+        pickle = writer.add([memoryview(part).cast("B") for part in stream.parts])
+    writer.write()
+    if copies is not None:
+        for view, place in fresh:
+            copies.note(view, writer.pieces(place))
     return Stored(writer.segments, pickle, places)
 
 
-class _Writer:
-    """Puts buffers into segments: each into its own, but those that are a small part of the message.
+def _plan(
+    buffers: list[memoryview], writer: Writer, copies: Copies | None
+) -> tuple[list[Place], list[tuple[memoryview, Place]]]:
+    """Find a place for each buffer; return them all, and those that are to be written with theirs.
 
-    A segment lives as long as any part of it is used, so a small array must not keep a large one in memory.
+    What is one memory is copied once, so that arrays which share it go on doing so.
     """
-
-    def __init__(self, total_bytes: int) -> None:
-        self.segments: list[OwnedFd] = []
-        self._most_bytes = total_bytes // _SMALL_SHARE
-        self._open: OwnedFd | None = None
-        self._end = 0
-        self._new: list[OwnedFd] = []
-
-    def index(self, segment: OwnedFd) -> int:
-        """Return the index of a segment that exists already."""
-        if segment not in self.segments:
-            self.segments.append(segment)
-        return self.segments.index(segment)
-
-    def add(self, parts: Sequence[bytes | memoryview]) -> Place:
-        """Write `parts`, one after the other, and return where they are."""
-        size = sum(_size(part) for part in parts)
-        begin = -(-self._end // _ALIGNMENT) * _ALIGNMENT
-        if self._open is None or begin + size > self._most_bytes:
-            self._open, begin = self._begin(), 0
-        self._end = begin
-        for part in parts:
-            view = memoryview(part).cast("B")
-            while view:
-                done = os.pwrite(self._open.fd, view, self._end)
-                self._end += done
-                view = view[done:]
-        return self.segments.index(self._open), begin, size
-
-    def _begin(self) -> OwnedFd:
-        import errno
-
-        fd = _create()
-        if len(_owned) >= _most_descriptors():
-            os.close(fd)
-            raise OSError(errno.EMFILE, "too many large messages are waiting in this process")
-        segment = OwnedFd(fd)
-        self.segments.append(segment)
-        self._new.append(segment)
-        return segment
-
-    def seal(self) -> None:
-        """See to it that nobody can change or truncate what has been written."""
-        import fcntl
-
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        for segment in self._new:
-            fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, seals)
+    places: dict[Any, Place] = {}
+    fresh = []
+    keys = [_key(view) for view in buffers] if len(buffers) > 1 else [None]
+    for key, view in zip(keys, buffers, strict=False):
+        if key in places:
+            continue
+        found = copies.find(view) if copies is not None and len(writer.segments) < _MOST_FOUND else None
+        if found is None:
+            places[key] = writer.add([view])
+            fresh.append((view, places[key]))
+        else:
+            places[key] = writer.refer(found)
+    return [places[key] for key in keys[: len(buffers)]], fresh
 
 
-def _most_descriptors() -> int:
-    """Return how many segments may be open at once, so that the program's own files find room."""
-    import resource
+def _key(view: memoryview) -> Any:
+    from bequest.carry.copies import key
 
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_SEGMENTS + (most if most > 0 else 1 << 20) // _SHARE_OF_DESCRIPTORS
+    return key(view)
 
 
-def _create() -> int:
-    import errno
-
-    if not IS_AVAILABLE:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create("bequest", flags | _NOEXEC_SEAL)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    return os.memfd_create("bequest", flags)  # a kernel that does not know the flag
-
-
-# -- the receiver --------------------------------------------------------------------------------------------
-
-
-def load(pickle: Any, places: Sequence[Place], fds: Sequence[int]) -> Any:
-    """Rebuild the object of a stored message.
-
-    Args:
-        pickle: `Stored.pickle`.
-        places: `Stored.places`.
-        fds: Descriptors of its segments, which stay the caller's and may be closed afterwards.
+def load(pickle: bytes | Place, places: Sequence[Place], segments: Sequence[OwnedFd]) -> Any:
+    """Rebuild the object of a stored message, of which the arguments are the attributes.
 
     Raises:
         Exception: Whatever a user's class raises while it is rebuilt.
     """
     import _pickle
 
-    # What was one memory in the sender is one here: two arrays that show it go on sharing it.
-    maps = {place: _map(fds[place[0]], *place[1:]) for place in dict.fromkeys(places)}
-    data = pickle if isinstance(pickle, bytes) else _map(fds[pickle[0]], *pickle[1:])
+    fds = [segment.fd for segment in segments]
+    maps = {place: map_privately(place, fds) for place in dict.fromkeys(places)}
+    data = pickle if isinstance(pickle, bytes) else map_for_reading(pickle[0], fds)
     return _pickle.loads(data, buffers=[memoryview(maps[place]) for place in places])
-
-
-def _map(fd: int, offset: int, size: int) -> Buffer:
-    """Return memory of this process's own with what stands there in `fd`: mapped, or else copied."""
-    try:
-        return map_privately(fd, offset, size)
-    except OSError:  # too many maps
-        content = bytearray(size)
-        view = memoryview(content)
-        while view:
-            done = os.preadv(fd, [view], offset)
-            offset += done
-            view = view[done:]
-        return content
-
-
-def map_privately(fd: int, offset: int, size: int) -> mmap:
-    """Map a part of `fd`, copied on write; the map does not keep a descriptor.
-
-    Raises:
-        OSError: There is no room for a map.
-    """
-    import mmap
-
-    access = mmap.PROT_READ | mmap.PROT_WRITE
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(fd, size, mmap.MAP_PRIVATE, access, offset=offset, trackfd=False)
-    # Until 3.12 a map holds a duplicate of its descriptor, and a program with a thousand arrays would have
-    # none left: so it is laid over a map without one.
-    room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, access)
-    _lay_over(room, fd, offset)
-    return room
-
-
-def _lay_over(room: mmap, fd: int, offset: int) -> None:
-    import ctypes
-    import mmap
-
-    system = ctypes.CDLL(None, use_errno=True)
-    system.mmap.restype = ctypes.c_void_p
-    system.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    address = ctypes.addressof(ctypes.c_char.from_buffer(room))
-    access, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
-    if system.mmap(address, len(room), access, flags, fd, offset) != address:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 # -- messages to running processes ---------------------------------------------------------------------------
@@ -364,7 +224,7 @@ def message_of(stream: Stream) -> bytes:
     from bequest.carry import copies
 
     try:
-        return _message(store(stream, copies.for_message(stream)))
+        return _message(store(stream, copies.in_block()))
     except OSError:
         return b"".join(inline(stream))
 
@@ -396,7 +256,7 @@ def arrive(token: bytes, pickle: Any, places: Sequence[Place]) -> Any:
             "a message has come without its large data, which went beside it: it was read or forwarded by "
             "other means than a connection or queue of bequest"
         )
-    return load(pickle, places, [segment.fd for segment in held.segments])
+    return load(pickle, places, held.segments)
 
 
 # -- receivers without descriptors ---------------------------------------------------------------------------
@@ -414,8 +274,8 @@ def inline_message(sent: Message) -> list[Buffer]:
     _, pickle, places = plain.loads(b"\x80\x03" + sent[len(_PREFIX) : -len(_CALL)] + b".")
     fds = [segment.fd for segment in sent.held.segments]
     order = list(dict.fromkeys(places))
-    contents = [_map(fds[place[0]], *place[1:]) for place in order]
-    data = pickle if isinstance(pickle, bytes) else _map(fds[pickle[0]], *pickle[1:])
+    contents = [map_privately(place, fds) for place in order]
+    data = pickle if isinstance(pickle, bytes) else map_for_reading(pickle[0], fds)
     return _inlined(data, contents, [order.index(place) for place in places])
 
 

@@ -17,17 +17,17 @@ import weakref
 from contextlib import contextmanager
 from functools import partial
 
-from bequest.carry.buffers import OwnedFd, map_privately
+from bequest.carry.segments import for_each, map_privately
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any, Protocol
 
-    from bequest.carry.buffers import Stream
+    from bequest.carry.segments import OwnedFd
 
     Key = tuple[int, int]  # address and size in bytes
-    Found = tuple[OwnedFd, int]  # segment, and the offset in it
+    Found = Sequence[tuple[OwnedFd, int, int]]  # pieces: segment, offset in it, size in bytes
 
     class Copies(Protocol):
         """What `buffers.store` asks."""
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         def find(self, view: memoryview) -> Found | None:
             """Return where the content of `view` is already; None where it must be copied."""
 
-        def note(self, view: memoryview, segment: OwnedFd, offset: int) -> None:
+        def note(self, view: memoryview, copy: Found) -> None:
             """Remember that `view` has just been copied."""
 
 
@@ -43,16 +43,16 @@ class _OneSnapshot:
     """The copies of a block in which each buffer is copied once, whatever happens to it meanwhile."""
 
     def __init__(self) -> None:
-        self._found: dict[Key, tuple[OwnedFd, int, memoryview]] = {}
+        self._found: dict[Key, tuple[Found, memoryview]] = {}
 
     def find(self, view: memoryview) -> Found | None:
         """Return where `view` was copied to in this block."""
-        found = self._found.get(_key(view))
-        return None if found is None else found[:2]
+        found = self._found.get(key(view))
+        return None if found is None else found[0]
 
-    def note(self, view: memoryview, segment: OwnedFd, offset: int) -> None:
+    def note(self, view: memoryview, copy: Found) -> None:
         """Remember a copy; the view is held too, or its address could become another buffer's."""
-        self._found[_key(view)] = segment, offset, view
+        self._found[key(view)] = copy, view
 
 
 class _Copy:
@@ -62,21 +62,44 @@ class _Copy:
         owner: Whose memory was copied; it may be gone.
     """
 
-    __slots__ = ("_mapped", "offset", "owner", "segment")
+    __slots__ = ("_mapped", "owner", "pieces")
 
-    def __init__(self, segment: OwnedFd, offset: int, owner: weakref.ref[Any]) -> None:
-        self.segment, self.offset, self.owner = segment, offset, owner
+    def __init__(self, pieces: Found, owner: weakref.ref[Any]) -> None:
+        self.pieces, self.owner = pieces, owner
         self._mapped: Any = None
 
     def is_equal(self, view: memoryview) -> bool:
         """Compare with what `view` shows now; reads as far as the first difference."""
-        import ctypes
-
         if self._mapped is None:
-            self._mapped = map_privately(self.segment.fd, self.offset, view.nbytes)
-        compare = ctypes.CDLL(None).memcmp
-        compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-        return bool(compare(_key(view)[0], _key(memoryview(self._mapped))[0], view.nbytes) == 0)
+            place = tuple((index, *piece[1:]) for index, piece in enumerate(self.pieces))
+            self._mapped = map_privately(place, [piece[0].fd for piece in self.pieces])
+        try:
+            for_each(_compare, self._ranges(view), len(self.pieces))
+        except _DifferentError:
+            return False
+        return True
+
+    def _ranges(self, view: memoryview) -> list[tuple[int, int, int]]:
+        """Return the pairs of addresses, with the size, that are to be equal; a thread for each piece."""
+        here, there = key(view)[0], key(memoryview(self._mapped))[0]
+        ranges = []
+        for _, _, size in self.pieces:
+            ranges.append((here, there, size))
+            here, there = here + size, there + size
+        return ranges
+
+
+class _DifferentError(Exception):
+    """Two ranges are not equal."""
+
+
+def _compare(ranges: tuple[int, int, int]) -> None:
+    import ctypes
+
+    compare = ctypes.CDLL(None).memcmp  # gives up the interpreter's lock meanwhile
+    compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    if compare(*ranges) != 0:
+        raise _DifferentError
 
 
 class _BetweenStarts:
@@ -94,43 +117,43 @@ class _BetweenStarts:
         found = None if block is None else block.find(view)
         if found is not None:
             return found
-        key = _key(view)
-        copy = self._known.get(key)
+        known_as = key(view)
+        copy = self._known.get(known_as)
         if copy is None:
             return None
         owner, is_constant = _trace(view)
         if copy.owner() is not owner or not (is_constant or copy.is_equal(view)):
-            self._known.pop(key, None)
+            self._known.pop(known_as, None)
             return None
         if block is not None:
-            block.note(view, copy.segment, copy.offset)
-        return copy.segment, copy.offset
+            block.note(view, copy.pieces)
+        return copy.pieces
 
-    def note(self, view: memoryview, segment: OwnedFd, offset: int) -> None:
+    def note(self, view: memoryview, copy: Found) -> None:
         """Remember that `view` has just been copied."""
         block = in_block()
         if block is not None:
-            block.note(view, segment, offset)
-        key, (owner, _) = _key(view), _trace(view)
+            block.note(view, copy)
+        known_as, (owner, _) = key(view), _trace(view)
         if owner is not None:
-            gone = partial(_drop, self._known, key)
-            self._known[key] = _Copy(segment, offset, weakref.ref(owner, gone))
+            gone = partial(_drop, self._known, known_as)
+            self._known[known_as] = _Copy(copy, weakref.ref(owner, gone))
 
     def keep_only(self, segments: list[OwnedFd]) -> None:
         """Give up all copies but those in `segments`, which the present start uses."""
-        for key, copy in list(self._known.items()):
-            if copy.segment not in segments:
-                self._known.pop(key, None)
+        for known_as, copy in list(self._known.items()):
+            if copy.pieces[0][0] not in segments:
+                self._known.pop(known_as, None)
 
     def forget(self) -> None:
         """Give up all copies."""
         self._known.clear()
 
 
-def _drop(known: dict[Key, _Copy], key: Key, owner: weakref.ref[Any]) -> None:
-    copy = known.get(key)
+def _drop(known: dict[Key, _Copy], known_as: Key, owner: weakref.ref[Any]) -> None:
+    copy = known.get(known_as)
     if copy is not None and copy.owner is owner:
-        known.pop(key, None)
+        known.pop(known_as, None)
 
 
 between_starts = _BetweenStarts()
@@ -147,16 +170,6 @@ _block = _Block()
 
 def in_block() -> _OneSnapshot | None:
     """Return the copies of the `one_snapshot` block that this thread is in, if any."""
-    return _block.copies
-
-
-def for_message(stream: Stream) -> Copies | None:
-    """Return what a message to a running process may use: the present block's, or at least its own.
-
-    Within one message the same memory is copied once, so that arrays which share it go on doing so.
-    """
-    if _block.copies is None and len(stream.buffers) > 1:
-        return _OneSnapshot()
     return _block.copies
 
 
@@ -177,7 +190,8 @@ def one_snapshot() -> Iterator[None]:
         _block.copies = None
 
 
-def _key(view: memoryview) -> Key:
+def key(view: memoryview) -> Key:
+    """Return the address and the size of what `view` shows."""
     from bequest.carry.objects.memory import address
 
     return address(view), view.nbytes

@@ -149,10 +149,10 @@ def _unpickle(body: Any, beside: bytes | None) -> Any:
     if beside is None:
         return _pickle.loads(body)
     from bequest.carry import buffers
+    from bequest.carry.segments import OwnedFd
 
     shared, pickle, places = _pickle.loads(beside)
-    segments = [buffers.OwnedFd(each.detach()) for each in shared]
-    return buffers.load(pickle, places, [segment.fd for segment in segments])
+    return buffers.load(pickle, places, [OwnedFd(each.detach()) for each in shared])
 
 
 def _is_library(module: Any) -> bool:
