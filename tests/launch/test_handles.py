@@ -57,10 +57,11 @@ def foreign(process: Any) -> Any:
     return handle
 
 
+@pytest.mark.parametrize(
+    "ctx", ["spawn", "forkserver"], indirect=True
+)  # a forked child has the object itself
 def test_handle_in_another_process(ctx: Any) -> None:
     """Another process sees the pid, the attributes and the life of a started process, and can end it."""
-    if ctx.get_start_method() == "fork":
-        pytest.skip("a forked child has the process object itself")
     first, _pipe = parked(ctx)
     first.mark = "mine"
     ours, theirs = ctx.Pipe()

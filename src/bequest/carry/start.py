@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import islice
 
 from bequest.carry import bindings, namespaces
 
@@ -184,13 +185,14 @@ def open_(header: dict[str, Any], body: Any) -> Any:
 
     from bequest.carry import ambient, mainmodule
 
-    before = set(sys.modules)
+    before = (len(sys.modules), mainmodule.established())
     ambient.restore_plain(header["plain"])
     _set_up_process(header)
     _install(header["installed"])
     filters = _silence_warnings()
     try:
-        mainmodule.establish(header["main"])
+        if header["main"] is not None:
+            mainmodule.establish(header["main"])
         bindings.phase.starting = True
         state, main_state, process_obj = _pickle.loads(body)
     finally:
@@ -198,8 +200,9 @@ def open_(header: dict[str, Any], body: Any) -> Any:
         _hear_warnings(filters)
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)
-    ambient.restore(state)
-    _learned[:] = [name for name in sys.modules if name not in before]
+    ambient.restore(state, again=(len(sys.modules), mainmodule.established()) != before)
+    # Newest first: to look at all of them would have a forked child copy the memory that they are in.
+    _learned[:] = [*islice(reversed(sys.modules), max(0, len(sys.modules) - before[0]))][::-1]
     return process_obj
 
 
@@ -236,12 +239,11 @@ def _install(options: dict[str, Any] | None) -> None:
 
 def _silence_warnings() -> Any:
     """Keep quiet about what the parent's imports have warned of already; a forked child does not import."""
-    import warnings
-
     from bequest.carry.ambient import interpreter
 
+    interpreter.forget_absent_folders()
     filters = interpreter.active_filters()[:]
-    warnings.simplefilter("ignore")
+    interpreter.install_filters([("ignore", None, Warning, None, 0)])
     return filters
 
 

@@ -40,7 +40,8 @@ class StartedPopen(popen_fork.Popen):
     def __init__(self, process_obj: Any, *, strict: bool = False, main: str = "replay") -> None:
         self._strict, self._main = strict, main
         self._owner_pid = os.getpid()
-        self._lock = threading.Lock()  # one reader at a time of what the child and its reaper say
+        # One reader at a time of what the child and its reaper say; and a signal handler may ask meanwhile.
+        self._lock = threading.RLock()
         self._gifts: list[int] = []  # duplicates that travel; ours until the child has been started
         self._keep: list[object] | None = None
         self._pidfd: int | None = None

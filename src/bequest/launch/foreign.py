@@ -30,7 +30,7 @@ class ForeignPopen(popen_fork.Popen):
         self.pid, self.returncode = pid, code
         self.finalizer = None
         self._pidfd: int | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask in the middle of an answer
         if code is None:
             self._hold_on(began)
         self.sentinel = self._pidfd if self._pidfd is not None else -1
