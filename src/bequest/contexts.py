@@ -8,6 +8,7 @@ method is the default here is independent of multiprocessing's own default (but 
 
 from __future__ import annotations
 
+import sys
 from multiprocessing import context, process, reduction
 
 from bequest.imports import when_imported
@@ -66,6 +67,13 @@ class _Bequest(Primitives):
             return self
         return _find(self._name if method is None else method, strict, main)
 
+    def freeze_support(self) -> None:
+        """Be the child, in a frozen program that was started to be one; does not return then.
+
+        To be called first thing in the main module of a program that is to be frozen into an executable.
+        """
+        freeze_support(self)
+
     def set_forkserver_preload(self, module_names: list[str], **options: Any) -> None:
         """Have `module_names` imported in the process that children of `forkserver` are forked from.
 
@@ -76,6 +84,14 @@ class _Bequest(Primitives):
             options: From Python 3.15 on, `on_error`: "ignore", "warn" or "fail", which lets starts fail.
         """
         set_forkserver_preload(self, module_names, **options)
+
+
+def freeze_support(_context: Any) -> None:
+    """Be `freeze_support` of any context, the standard library's included; see `ForkContext`'s."""
+    if getattr(sys, "frozen", False):
+        from multiprocessing import spawn
+
+        spawn.freeze_support()
 
 
 def set_forkserver_preload(context: Any, module_names: list[str], **options: Any) -> None:

@@ -81,7 +81,7 @@ def take_out() -> None:
 
 def _replace_contexts(start_method: str | None, strict: bool) -> None:
     from bequest.contexts import default_context as ours
-    from bequest.contexts import set_forkserver_preload
+    from bequest.contexts import freeze_support, set_forkserver_preload
     from bequest.launch.handoff import chosen as chosen_by_bequest
 
     default: Any = context._default_context
@@ -97,6 +97,10 @@ def _replace_contexts(start_method: str | None, strict: bool) -> None:
     set_start_method = _unless_inheriting if start_method is None else _ignore_start_method
     _replace(multiprocessing, "set_start_method", types.MethodType(set_start_method, default))
     _replace(context.DefaultContext, "set_start_method", set_start_method)
+    # A freezer's own, where it has put one there, knows more.
+    if getattr(multiprocessing.freeze_support, "__func__", None) is context.BaseContext.freeze_support:
+        _replace(multiprocessing, "freeze_support", types.MethodType(freeze_support, default))
+    _replace(context.BaseContext, "freeze_support", freeze_support)
     _replace(multiprocessing, "set_forkserver_preload", types.MethodType(set_forkserver_preload, default))
     _replace(context.BaseContext, "set_forkserver_preload", set_forkserver_preload)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from multiprocessing import resource_tracker
 from multiprocessing import util as _util
 from types import FunctionType
@@ -97,7 +98,12 @@ _Tracker = type(
 
 
 def adopt() -> None:
-    """Make the tracker that this process starts, if it has none yet, one that can be hushed."""
+    """Make the tracker that this process starts, if it has none yet, one that can be hushed.
+
+    Not in a frozen program, which knows the standard tracker by its command line.
+    """
+    if getattr(sys, "frozen", False):
+        return
     if type(_tracker._resource_tracker) is resource_tracker.ResourceTracker:
         _tracker._resource_tracker.__class__ = _Tracker
 
