@@ -1,6 +1,6 @@
 """Start a child in a new interpreter.
 
-    message -> anonymous file, inherited -> python -c "... child.spawned(...)"
+    message -> anonymous file, inherited -> python -c "... lean.spawned(...)"
 
 Portable: without pidfd, pipes tell either side that the other has ended. The parent does not wait for the
 child.
@@ -84,7 +84,7 @@ class Popen(StartedPopen):
             self.sentinel, child_end = os.pipe()
             ours.append(self.sentinel)
             theirs.append(child_end)
-        command = command_line(f"child.spawned({message}, {tracker}, {watch}, {answer})")
+        command = command_line(f"lean.spawned({message}, {tracker}, {watch}, {answer})")
         # The child has the mask too, until it sets the one that the message brings.
         with interrupts_held_back():
             self.pid = util.spawnv_passfds(spawn.get_executable(), command, [*theirs, tracker, *self._gifts])
