@@ -14,7 +14,6 @@ import marshal
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
 from bequest.carry import bindings, identity, modules, namespaces
-from bequest.carry.reads import reads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def _namespace_of(function: FunctionType, name: str | None, packing: PackingPick
 
 
 def _names_read(function: FunctionType, own_name: str | None) -> set[str]:
+    from bequest.carry.reads import reads
+
     found = reads(function.__code__)
     namespace = function.__globals__
     names = set(namespaces.own_names(namespace)) if found.whole else set(found.names)

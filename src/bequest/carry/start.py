@@ -10,6 +10,7 @@ imported.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from itertools import islice
@@ -231,13 +232,20 @@ def open_(header: dict[str, Any], body: Any) -> Any:
     ambient.restore_plain(header["plain"])
     _set_up_process(header)
     _install(header["installed"])
-    filters = _silence_warnings()
+    filters, collects = _silence_warnings(), gc.isenabled()
+    gc.disable()  # what is being rebuilt is all in use: each pass over it would be for nothing
     try:
         if header["main"] is not None:
             mainmodule.establish(header["main"])
         bindings.phase.starting = True
         state, main_state, process_obj = _unpickle(body, header["beside"])
     finally:
+        if not gc.get_freeze_count():
+            # What has come is as old as its originals: the next collection of the young passes it over.
+            gc.freeze()
+            gc.unfreeze()
+        if collects:
+            gc.enable()
         bindings.end_start(header["pid"], _user_namespaces())
         _hear_warnings(filters)
     if main_state is not None:

@@ -15,7 +15,7 @@ import threading
 from multiprocessing import context, process
 from multiprocessing import util as _util
 
-from bequest.launch import handoff
+from bequest.launch import handoff, lean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,10 +143,13 @@ def _tell(fd: int) -> None:
 
 def share_tracker(fd: int | None) -> None:
     """Make the resource tracker of the parent, to which `fd` leads, that of this process; None for none."""
-    from multiprocessing import resource_tracker
 
-    # A module that a template has imported may have made it start a tracker of its own.
-    vars(resource_tracker._resource_tracker).update(_fd=fd, _pid=None)
+    def share() -> None:
+        # A module that a template has imported may have made it start a tracker of its own.
+        tracker: Any = sys.modules["multiprocessing.resource_tracker"]
+        vars(tracker._resource_tracker).update(_fd=fd, _pid=None)
+
+    lean.postpone("resource_tracker", share)
 
 
 def leave(code: int) -> NoReturn:

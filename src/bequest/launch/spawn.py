@@ -1,6 +1,6 @@
 """Start a child in a new interpreter.
 
-    message -> anonymous file, inherited -> a new interpreter that runs child.spawned(...)
+    message -> anonymous file, inherited -> a new interpreter that runs lean.spawned(...)
 
 Portable: without pidfd, pipes tell either side that the other has ended. The parent does not wait for the
 child.
@@ -78,7 +78,7 @@ class Popen(StartedPopen):
             self.sentinel, child_end = os.pipe()
             ours.append(self.sentinel)
             theirs.append(child_end)
-        call = f"child.spawned({message}, {tracker}, {watch}, {answer})"
+        call = f"lean.spawned({message}, {tracker}, {watch}, {answer})"
         # The child has the mask too, until it sets the one that the message brings.
         with interrupts_held_back():
             self.pid = interpreter.start(call, [*theirs, tracker, *self._gifts])
