@@ -18,6 +18,7 @@ ABOUT = ("target work -> closure db", "Database", "it is elsewhere", "Open it in
 EXAMPLES: dict[str, BaseException] = {
     "BequestError": errors.BequestError("a text"),
     "CarryError": errors.CarryError(*ABOUT),
+    "LostBuffersError": errors.LostBuffersError("its large data went beside it"),
     "LeftBehindError": errors.LeftBehindError(*ABOUT, "call"),
     "TemplateEndedError": errors.TemplateEndedError("a text"),
 }
