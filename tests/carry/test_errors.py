@@ -19,6 +19,7 @@ EXAMPLES: dict[str, BaseException] = {
     "BequestError": errors.BequestError("a text"),
     "CarryError": errors.CarryError(*ABOUT),
     "SharingError": errors.SharingError(*ABOUT),
+    "LostBuffersError": errors.LostBuffersError("its large data went beside it"),
     "LeftBehindError": errors.LeftBehindError(*ABOUT, "call"),
     "TemplateEndedError": errors.TemplateEndedError("a text"),
 }
