@@ -1,6 +1,7 @@
 """What arrives with a message beside its object, and how it is laid over what the receiver has.
 
     first(object, ModuleState)      ModuleState.extend(items)      explain(stand-in)      make_again(global)
+    take_fd(a shared descriptor)
 
 The other end of `reach` and `pickler`, in a module of its own so that a child need not import those.
 """
@@ -28,6 +29,11 @@ def first(obj: Any, tail: Any) -> Any:
 def explain(explanation: Explanation, path: str) -> None:
     """Complete a stand-in's explanation in the receiver."""
     explanation.path = path
+
+
+def take_fd(shared: Any) -> int:
+    """Return this process's own duplicate of a descriptor of the sender; whoever gets it closes it."""
+    return int(shared.detach())
 
 
 def make_again(name: str, statement: str, needs: Any) -> Any:

@@ -56,10 +56,17 @@ class StartedPopen(popen_fork.Popen):
         self._gifts.append(os.dup(fd))
         return self._name_of_gift()
 
-    def give_up_gifts(self) -> None:
-        """Close the duplicates taken along so far: the message is packed anew, or the start has failed."""
-        util.close_fds(*self._gifts)
-        self._gifts.clear()
+    def count_gifts(self) -> int:
+        """Return how many duplicates have been taken along so far."""
+        return len(self._gifts)
+
+    def give_up_gifts(self, first: int = 0) -> None:
+        """Close the duplicates taken along from the one at `first` on.
+
+        The message that they belong to is packed anew, or has failed; or the start is over.
+        """
+        util.close_fds(*self._gifts[first:])
+        del self._gifts[first:]
 
     def _name_of_gift(self) -> int:
         raise NotImplementedError
