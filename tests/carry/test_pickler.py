@@ -121,6 +121,19 @@ def test_class_is_the_same_in_every_message(receiver: Receiver) -> None:
     assert receiver.ask("type(first) is type(it)", dumps(kind(2)))
 
 
+def test_older_message_takes_no_attribute_away(receiver: Receiver) -> None:
+    """A message that has been overtaken by a newer one does not remove what the newer one has brought."""
+    kind: Any = sent.local_class()
+    older = dumps(kind)
+    kind.added = "later"
+    newer = dumps(kind)
+
+    assert receiver.ask("it.added", newer) == "later"
+    assert receiver.ask("it.added", older) == "later"
+    del kind.added
+    assert not receiver.ask("hasattr(it, 'added')", dumps(kind))
+
+
 def test_namespaces_are_references(receiver: Receiver) -> None:
     """The dict of `__main__`, `sys.modules` and the builtins arrive as the receiver's own."""
     import builtins

@@ -16,8 +16,6 @@ import sys
 import time
 from _weakref import ref
 
-from bequest.carry import bindings
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
 _tokens: dict[int, tuple[ref[Any], Token]] = {}
 _objects: dict[Token, ref[Any]] = {}
 _numbers = itertools.count()
+forgotten_with_class: list[dict[Any, Any]] = []
+"""What others know of classes by token; an entry goes when its class does, at any moment."""
 
 
 _makers: dict[int, str] = {}  # by process id: this process, and those that it was forked from
@@ -62,7 +62,7 @@ def token_of(obj: Any, global_name: str | None = None) -> Token:
 def remember(obj: Any, token: Token) -> None:
     """Know `obj` by `token` from now on, for as long as it lives."""
     # `forget` uses no global: the last classes go when the interpreter ends, after the modules' globals.
-    key, tokens, objects, tables = id(obj), _tokens, _objects, bindings.tables
+    key, tokens, objects, tables = id(obj), _tokens, _objects, forgotten_with_class
 
     def forget(gone: ref[Any]) -> None:
         entry = tokens.get(key)
