@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from bequest.carry import bindings, identity, namespaces
-from bequest.carry.pickler import dumps
 from programs import Programs
 
 HEAD = """\
@@ -171,8 +170,9 @@ def test_classes_may_go_while_containers_are_given_up() -> None:
     gc.collect()
     gc.disable()
     try:
-        for number in range(300):
-            dumps(type("Local", (), {"items": [number]}))
+        for number in range(3000):  # more than the interpreter keeps pairs in stock
+            kind = type("Local", (), {})
+            bindings.numbers_of(identity.token_of(kind), {"items": [number]})
         gc.set_threshold(gc.get_count()[0] + 100)  # in the middle of the look, where a version collects there
         gc.enable()
         bindings.versions.give_up()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -168,6 +170,62 @@ def test_threads_may_pack_deep_graphs_at_once() -> None:
 
     assert len(set(results)) == 1
     assert len(results) == 3
+
+
+def nested(depth: int, last: Any = None) -> Any:
+    """Return a list in a list, and so on."""
+    for _ in range(depth):
+        last = [last]
+    return last
+
+
+class PacksDeep:
+    """Packs something deep when it is packed itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return len, (str(len(dumps(nested(LONG_LIST)))),)
+
+
+def test_deep_message_within_a_deep_message() -> None:
+    """An object at the bottom of a deep graph may pack a deep graph of its own."""
+    limit = sys.getrecursionlimit()
+    within = len(str(len(dumps(nested(LONG_LIST)))))
+    read = pickle.loads(dumps([nested(LONG_LIST, PacksDeep())]))
+    while isinstance(read, list):
+        read = read.pop()
+
+    assert read == within
+    assert sys.getrecursionlimit() == limit
+
+
+class Waits:
+    """Waits, while it is packed, until it may go on."""
+
+    reached, released = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.reached.set()
+        self.released.wait(60)
+        return object, ()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_fork_during_a_deep_message() -> None:
+    """A child forked while a thread packs a deep graph can pack one, under the usual recursion limit."""
+    limit = sys.getrecursionlimit()
+    head = nested(LONG_LIST, Waits())
+    thread = threading.Thread(target=dumps, args=(head,))
+    thread.start()
+    assert Waits.reached.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # ends it where it waits for the thread that it does not have
+        code = 0 if sys.getrecursionlimit() == limit and dumps(nested(LONG_LIST)) else 1
+        os._exit(code)
+    Waits.released.set()
+    thread.join(60)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_reading_needs_no_heavy_module(receiver: Receiver) -> None:
