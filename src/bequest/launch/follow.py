@@ -120,13 +120,19 @@ class StartedPopen(popen_fork.Popen):
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Return the exit code once the child has ended, or None when `timeout` seconds have passed."""
+        """Return the exit code once the child has ended, or None when `timeout` seconds have passed.
+
+        None at once in a forked child of the owner where there are no pidfds: nothing tells it of the end.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            pidfd.is_ready(self._news_fd(), left)
+            news = self._news_fd() if os.getpid() == self._owner_pid else self._pidfd
+            if news is None:
+                return None
+            pidfd.is_ready(news, left)
         return code
 
     def await_answer(self, timeout: float | None = None) -> None:
