@@ -192,20 +192,24 @@ def _replace_queues() -> None:
 
 
 class _QueuesImport:
-    """A finder that has `multiprocessing.queues` loaded by its usual loader, then changed, and is gone."""
+    """A finder that has `multiprocessing.queues` loaded by its usual loader, then changed, and is gone.
+
+    Not before: a program may ask where the module is without importing it.
+    """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Answer for that one module."""
         if name != "multiprocessing.queues":
             return None
-        from importlib.util import find_spec
-
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
-            loader: Any = _ThenReplaceQueues(spec.loader)
-            spec.loader = loader
-        return spec
+        for finder in list(sys.meta_path):
+            find_spec: Any = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find_spec and find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    loader: Any = _ThenReplaceQueues(spec.loader)
+                    spec.loader = loader
+                return spec
+        return None
 
 
 class _ThenReplaceQueues:
@@ -221,6 +225,10 @@ class _ThenReplaceQueues:
         """Run the module, give it back its own loader, and change its queues while bequest is installed."""
         self._loader.exec_module(module)
         module.__spec__.loader = module.__loader__ = self._loader
+        if sys.modules.get(module.__name__) is not module:
+            return  # somebody's own copy
+        if _queues_import in sys.meta_path:
+            sys.meta_path.remove(_queues_import)
         if is_installed():
             _replace_queues()
 
