@@ -7,13 +7,16 @@ bound the name anew since and the receiver has not; anything else leaves the rec
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bequest.carry import bindings, identity, namespaces
+from bequest.carry.pickler import dumps
 from programs import Programs
 
 HEAD = """\
@@ -190,6 +193,19 @@ def test_own_messages_bind_nothing() -> None:
     bindings.bind(space, packed)
 
     assert space == {"name": "present"}
+
+
+def test_module_that_was_sent_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module whose function has been sent goes when the program lets go of it."""
+    (tmp_path / "passing.py").write_text("def work(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("passing")
+    dumps(module.work)
+    gone = weakref.ref(module)
+    del module, sys.modules["passing"]
+    gc.collect()
+
+    assert gone() is None
 
 
 def test_nothing_to_bind_is_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import sent
 
+from bequest.carry import identity
 from bequest.carry.pickler import dumps, pack
 from bequest.errors import CarryError
 from receiving import Receiver
@@ -228,6 +230,29 @@ def test_fork_during_a_deep_message() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_threads_give_a_class_one_token() -> None:
+    """A class that several threads send for the first time at once has one identity."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            kind, barrier = type("Local", (), {}), threading.Barrier(4)
+            tokens: set[Any] = set()
+
+            def work(kind: type = kind, tokens: set[Any] = tokens, barrier: Any = barrier) -> None:
+                barrier.wait(60)
+                tokens.add(identity.token_of(kind))
+
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert len(tokens) == 1
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_reading_needs_no_heavy_module(receiver: Receiver) -> None:
     """A receiver that rebuilds a closure has not loaded the packing side."""
     receiver.ask("it(1)", dumps(sent.add(1)))
@@ -240,3 +265,16 @@ def test_reading_needs_no_heavy_module(receiver: Receiver) -> None:
 def test_nothing_is_left_of_a_plain_start() -> None:
     """A start of what can be carried leaves nothing behind."""
     assert pack([sent.add(1), sent.local_class()], starting=True).left == []
+
+
+class Registered:
+    """Has a reducer that is registered."""
+
+
+def test_reducer_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reducer that was registered last is the one that serves."""
+    monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda _: (str, ("first",)))
+    first = pickle.loads(dumps(Registered()))
+    monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda _: (str, ("second",)))
+
+    assert (first, pickle.loads(dumps(Registered()))) == ("first", "second")

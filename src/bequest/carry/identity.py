@@ -55,12 +55,22 @@ def token_of(obj: Any, global_name: str | None = None) -> Token:
     path = global_name or getattr(obj, "__qualname__", None) or obj.__name__
     found = path if _main_attribute(path) is obj else None
     token: Token = (maker(), next(_numbers), found, id(obj))
-    remember(obj, token)
-    return token
+    # Another thread may have given it one meanwhile. No lock: `setdefault` is one step, and a finalizer or a
+    # forked child may come here at any moment.
+    weak, given = _tokens.setdefault(id(obj), (_watch(obj, token), token))
+    _objects[given] = weak
+    return given
 
 
 def remember(obj: Any, token: Token) -> None:
     """Know `obj` by `token` from now on, for as long as it lives."""
+    weak = _watch(obj, token)
+    _tokens[id(obj)] = (weak, token)
+    _objects[token] = weak
+
+
+def _watch(obj: Any, token: Token) -> ref[Any]:
+    """Return a weak reference to `obj` with whose end all is forgotten that is known by `token`."""
     # `forget` uses no global: the last classes go when the interpreter ends, after the modules' globals.
     key, tokens, objects, tables = id(obj), _tokens, _objects, forgotten_with_class
 
@@ -73,9 +83,7 @@ def remember(obj: Any, token: Token) -> None:
             for table in tables:
                 table.pop(token, None)
 
-    weak = ref(obj, forget)
-    _tokens[key] = (weak, token)
-    _objects[token] = weak
+    return ref(obj, forget)
 
 
 def find(token: Token, kind: type) -> Any:

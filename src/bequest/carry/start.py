@@ -189,7 +189,7 @@ def open_(header: dict[str, Any], body: Any) -> Any:
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)
     ambient.restore(state)
-    _learned[:] = [name for name in sys.modules if name not in before]
+    _learned[:] = [name for name in list(sys.modules) if name not in before]
     return process_obj
 
 
