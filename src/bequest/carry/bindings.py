@@ -182,6 +182,12 @@ def wins(namespace: Mapping[str, Any], slot: tuple[Key, str], sender: str, numbe
     return _pristine.get((key, name)) in (None, _fingerprint(here))
 
 
+def forget(key: Key) -> None:
+    """Forget all that is known of the names of `key`."""
+    for table in (versions.modules, versions.classes, _received):
+        table.pop(key, None)
+
+
 def lost(
     namespace: Mapping[str, Any], key: Key, sent: tuple[str, int], present: Mapping[str, Any]
 ) -> list[str]:

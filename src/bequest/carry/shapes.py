@@ -90,11 +90,18 @@ def _only_builtin_way(kind: type) -> bool:
     )
 
 
+_merged: dict[str, Any] = {"of": None, "table": {}}
+
+
 def registered_reducers() -> dict[type, Any]:
     """Return the reducers that the user registered, with `copyreg` or with `ForkingPickler.register`."""
     reduction = sys.modules.get("multiprocessing.reduction")
     extra: dict[type, Any] = {} if reduction is None else reduction.ForkingPickler._extra_reducers
-    return {**copyreg.dispatch_table, **extra}  # a few dozen: a replaced reducer leaves no other trace
+    present = (*extra.values(), *copyreg.dispatch_table.values())
+    if _merged["of"] != present:  # the functions: a class may have been registered once more
+        _merged.update(of=present, table={**copyreg.dispatch_table, **extra})
+    table: dict[type, Any] = _merged["table"]
+    return table
 
 
 def is_users_reducer(reducer: Any) -> bool:
