@@ -1,6 +1,7 @@
 """What arrives with a message beside its object, and how it is laid over what the receiver has.
 
     first(object, ModuleState)      ModuleState.extend(items)      explain(stand-in)      make_again(global)
+    take_fd(a shared descriptor)
 
 The other end of `reach` and `pickler`, in a module of its own so that a child need not import those.
 """
@@ -28,6 +29,11 @@ def first(obj: Any, tail: Any) -> Any:
 def explain(explanation: Explanation, path: str) -> None:
     """Complete a stand-in's explanation in the receiver."""
     explanation.path = path
+
+
+def take_fd(shared: Any) -> int:
+    """Return this process's own duplicate of a descriptor of the sender; whoever gets it closes it."""
+    return int(shared.detach())
 
 
 def make_again(name: str, statement: str, needs: Any) -> Any:
@@ -61,7 +67,7 @@ class ModuleState:
                 _LAY[item[0]](*item[1:])
 
 
-def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple[int, ...]]) -> None:
+def _lay_globals(module_name: str, packed: tuple[str, str, dict[str, Any], tuple[int, ...]]) -> None:
     namespace = namespaces.import_module(module_name).__dict__
     sender, key, values, numbers = packed
     for name, number in zip(list(values), numbers, strict=True):
@@ -75,7 +81,7 @@ def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple
 _laid: set[tuple[str, str]] = set()
 
 
-def _may_lay(sender: int, key: str, name: str) -> bool:
+def _may_lay(sender: str, key: str, name: str) -> bool:
     """Tell whether state is laid over: the first time that the starter of this process sends it."""
     if not bindings.is_from_starter(sender) or (key, name) in _laid:
         return bindings.phase.starting
@@ -83,7 +89,7 @@ def _may_lay(sender: int, key: str, name: str) -> bool:
     return True
 
 
-def _lay_class(sender: int, kind: type, attributes: dict[str, Any]) -> None:
+def _lay_class(sender: str, kind: type, attributes: dict[str, Any]) -> None:
     key = f"{kind.__module__}:{kind.__qualname__}"
     for name in list(attributes):
         new = attributes.pop(name)
@@ -103,7 +109,7 @@ def step(found: Any, name: int | str) -> Any:
 
 
 def _lay_function(
-    sender: int, root: Any, route: tuple[int | str, ...], made_as: str, state: dict[int | str, Any]
+    sender: str, root: Any, route: tuple[int | str, ...], made_as: str, state: dict[int | str, Any]
 ) -> None:
     """Lay state over the function at the end of a route of cells (numbers) and attributes (names)."""
     key = f"{root.__module__}:{root.__qualname__}"

@@ -9,7 +9,6 @@ dataclass with its methods. Where a metaclass is written in C (ctypes) there is 
 
 from __future__ import annotations
 
-import os
 import sys
 from types import GetSetDescriptorType, MemberDescriptorType
 
@@ -54,7 +53,8 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         attributes = {}
     numbers = bindings.numbers_of(token, attributes)
     made = (metaclass, kind.__name__, kind.__bases__, essentials, token)
-    state = (os.getpid(), attributes, numbers, packing.bindings_of_class(kind), _abc_registry(kind))
+    sent = (identity.maker(), bindings.versions.next_number())
+    state = (sent, attributes, numbers, packing.bindings_of_class(kind), _abc_registry(kind))
     return make_class, made, state, None, None, set_class
 
 
@@ -198,11 +198,11 @@ def _new_class(metaclass: Any, name: str, bases: tuple[type, ...], essentials: d
     return type.__new__(metaclass, name, bases, dict(essentials))
 
 
-def set_class(kind: Any, state: tuple[int, dict[str, Any], tuple[int, ...], Any, Any]) -> None:
+def set_class(kind: Any, state: tuple[tuple[str, int], dict[str, Any], tuple[int, ...], Any, Any]) -> None:
     """Set the attributes of a class that `make_class` returned, by the rule of `bindings`."""
-    sender, attributes, numbers, bound, registered = state
+    sent, attributes, numbers, bound, registered = state
     if not identity.is_at_home(kind) and _is_python_metaclass(type(kind)):
-        _set_attributes(kind, sender, attributes, numbers)
+        _set_attributes(kind, sent, attributes, numbers)
         for subclass in registered[0]:
             kind.register(subclass)
         for abstract in registered[1]:
@@ -211,9 +211,11 @@ def set_class(kind: Any, state: tuple[int, dict[str, Any], tuple[int, ...], Any,
         bindings.bind(*bound)
 
 
-def _set_attributes(kind: Any, sender: int, attributes: dict[str, Any], numbers: tuple[int, ...]) -> None:
-    token = identity.token_of(kind)
-    for name in bindings.lost(kind.__dict__, token, sender, attributes):
+def _set_attributes(
+    kind: Any, sent: tuple[str, int], attributes: dict[str, Any], numbers: tuple[int, ...]
+) -> None:
+    token, sender = identity.token_of(kind), sent[0]
+    for name in bindings.lost(kind.__dict__, token, sent, attributes):
         type.__delattr__(kind, name)
     for (name, value), number in zip(attributes.items(), numbers, strict=True):
         if bindings.wins(kind.__dict__, (token, name), sender, number):

@@ -79,6 +79,7 @@ class PackingPickler:
         self.left: dict[int, LeftObject] = {}
         self.paths: dict[int, Path] = {}
         self.payload_left: set[int] = set()  # of `left`, those that are not only there with module state
+        self.probed: dict[int, tuple[Any, Any]] = {}  # reductions made ahead of packing, by their object's id
         self.reach = Reach(self)
         bindings.versions.give_up()
         self._remake = remake
@@ -157,16 +158,24 @@ class PackingPickler:
         if registry.find(kind) is None and shapes.shape_of(kind) in _CAN_BE_COPIED:
             return True  # what it holds in turn is another matter, and perhaps a cycle
         before = set(self.left)
-        self.reducer_override(value)
+        reduced = self.reducer_override(value)
         fresh = set(self.left) - before
         for key in fresh:
             del self.left[key]
+        if not fresh:
+            self.probed[id(value)] = (value, reduced)
         return not fresh
 
     # -- the pass --------------------------------------------------------------------------------------------
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce one object; asked by the pickler for all but exact builtin containers and atoms."""
+        """Reduce one object; asked by the pickler for all but exact builtin containers and atoms.
+
+        An object is reduced once in a message: reducing may have an effect, such as a duplicated descriptor.
+        """
+        probed = self.probed.pop(id(obj), None)
+        if probed is not None:
+            return probed[1]
         kind = type(obj)
         reduce = _OWN.get(kind)
         if reduce is not None:

@@ -10,11 +10,10 @@ attributes of any module that user code has visibly replaced travel behind the m
 
 from __future__ import annotations
 
-import os
 import sys
 from types import CodeType, FunctionType, ModuleType
 
-from bequest.carry import arrival, modules, namespaces
+from bequest.carry import arrival, identity, modules, namespaces
 from bequest.carry.reads import reads
 
 TYPE_CHECKING = False
@@ -232,7 +231,7 @@ class Reach:
                 if not _is_made_by_class_statement(kind, value):
                     attributes[name] = value
             if attributes:
-                yield "class", os.getpid(), kind, self._packing.carriable(attributes)
+                yield "class", identity.maker(), kind, self._packing.carriable(attributes)
         yield from self._library_class_items()
 
     def _library_class_items(self) -> Iterator[Any]:
@@ -249,7 +248,7 @@ class Reach:
                     ):
                         continue
                     self._done.add((key, name))
-                    yield "class", os.getpid(), base, self._packing.carriable({name: value})
+                    yield "class", identity.maker(), base, self._packing.carriable({name: value})
 
     def _closure_items(self) -> Iterator[Any]:
         for function, root, route in list(self._functions.values()):
@@ -260,7 +259,7 @@ class Reach:
             state = {name: value for name, value in _held(function) if _is_state(name, value)}
             if state and modules.goes_by_name(root):
                 packed = self._packing.carriable(state)
-                yield "function", os.getpid(), root, route, function.__code__.co_qualname, packed
+                yield "function", identity.maker(), root, route, function.__code__.co_qualname, packed
 
 
 def _held(function: FunctionType) -> list[tuple[int | str, Any]]:

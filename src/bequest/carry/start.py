@@ -11,11 +11,10 @@ imported.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from itertools import islice
 
-from bequest.carry import bindings, namespaces
+from bequest.carry import bindings, identity, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
         "plain": ambient.capture_plain(),
         "main": description,
         "name": process_obj.name,
-        "pid": os.getpid(),
+        "sender": identity.maker(),
         "authkey": bytes(current.authkey),
         "log_level": None if logger is None else logger.getEffectiveLevel(),
         "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as above
@@ -246,7 +245,7 @@ def open_(header: dict[str, Any], body: Any) -> Any:
             gc.unfreeze()
         if collects:
             gc.enable()
-        bindings.end_start(header["pid"], _user_namespaces())
+        bindings.end_start(header["sender"], _user_namespaces())
         _hear_warnings(filters)
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)

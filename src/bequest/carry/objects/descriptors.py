@@ -1,16 +1,15 @@
 """A file descriptor as part of a message: a number on both sides, of one and the same open file.
 
-Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the receiver's number
+Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the number there
 """
 
 from __future__ import annotations
 
+from bequest.carry import arrival
 from bequest.carry.registry import carries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from bequest.carry.registry import Packing, Reduced
 
 
@@ -30,9 +29,4 @@ class Descriptor:
 @carries("bequest.carry.objects.descriptors.Descriptor")
 def reduce_descriptor(descriptor: Descriptor, packing: Packing) -> Reduced:
     """Reduce a descriptor by sharing it."""
-    return take_fd, (packing.share_fd(descriptor.fd),)
-
-
-def take_fd(shared: Any) -> int:
-    """Return this process's own descriptor, which whoever gets it closes."""
-    return int(shared.detach())
+    return arrival.take_fd, (packing.share_fd(descriptor.fd),)

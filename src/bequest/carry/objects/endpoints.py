@@ -1,6 +1,7 @@
 """How the ends of connections, of other programs and of mapped files are carried.
 
     socket   -> its descriptor, shared, with its class, its timeout and its attributes
+    multiprocessing's Connection -> the same
     Popen    -> a handle: the process is the sender's child; its pipes are shared
     mmap     -> the same file mapped again; private memory is copied
     SSLSocket and its kind -> a refusal
@@ -51,6 +52,21 @@ def reduce_socket_file(file: Any, packing: Packing) -> Reduced:
 def reduce_tls(sock: Any, packing: Packing) -> Reduced:
     """Refuse a TLS connection."""
     raise NotCarriedError("the keys of its session are this process's own", "Connect in the child")
+
+
+# -- connections of multiprocessing --------------------------------------------------------------------------
+
+
+@carries("multiprocessing.connection.Connection", subclasses=True)
+def reduce_connection(connection: Any, packing: Packing) -> Reduced:
+    """Reduce a connection to its shared descriptor; a closed one stays closed.
+
+    The standard library's own reducer duplicates the descriptor as soon as it is asked.
+    """
+    from bequest.carry.instances import reduce_by_state
+
+    replace = {} if connection.closed else {"_handle": Descriptor(connection.fileno())}
+    return reduce_by_state(connection, replace=replace)
 
 
 # -- other programs ------------------------------------------------------------------------------------------
