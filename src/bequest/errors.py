@@ -4,6 +4,7 @@
       CarryError       (also pickle.PicklingError)   in the sender: an object cannot be carried
         SharingError   (also RuntimeError)             an object that refuses to be shared in this way
       LeftBehindError                                in the child: a stand-in for such an object was used
+      LostBuffersError                               in a receiver: a message came without its large data
       TemplateEndedError (also EOFError)             at a start: the template process ended before it forked
 
 All constructor arguments are kept in `args`, because exceptions cross processes as `type(e)(*e.args)`.
@@ -65,6 +66,14 @@ class LeftBehindError(BequestError):
             f"{self.use} of {self.path} ({self.kind}), which was left behind in the parent process: "
             f"{self.reason}. {self.remedy}."
         )
+
+
+class LostBuffersError(BequestError):
+    """A message has come without the descriptors of its large data, which went beside it.
+
+    Raised where it is loaded. Only a message that was read by other means than those it was sent by (from the
+    bare descriptor of a connection, say) can lose them.
+    """
 
 
 class TemplateEndedError(BequestError, EOFError):

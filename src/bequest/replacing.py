@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 _ABSENT: Any = object()
 context: Any = _context  # most of what is used here are private names
 
-_QUEUES = "multiprocessing.queues"
+_CONNECTION, _QUEUES = "multiprocessing.connection", "multiprocessing.queues"
 # Where `ForkingPickler` is bound a second time, when the module is imported.
-_HOLDERS = ("multiprocessing.connection", _QUEUES, "multiprocessing.sharedctypes")
+_HOLDERS = (_CONNECTION, _QUEUES, "multiprocessing.sharedctypes")
 
 
 class _Replacements:
@@ -61,14 +61,16 @@ def put_in(start_method: str | None, strict: bool) -> None:
     _replace_contexts(start_method, strict)
     _replace_process()
     _replace_pickler()
-    when_imported(_QUEUES, "install", _replace_queues)
+    for name, change in _CHANGES.items():
+        when_imported(name, "install", change)
 
 
 def take_out() -> None:
     """Undo `put_in`; a start method chosen since then stays chosen."""
     default: Any = context._default_context
     chosen, used = default._actual_context, (_replacements.imposed, default._default_context)
-    forget(_QUEUES, "install")
+    for name in _CHANGES:
+        forget(name, "install")
     _replacements.restore()
     if chosen not in used:
         default._actual_context = chosen and context._concrete_contexts.get(chosen._name, chosen)
@@ -155,6 +157,21 @@ def _replace_queues() -> None:
     for class_name, name, method in putting.methods(plain):
         _replace(getattr(plain, class_name), name, method)
     _replace(plain, "_ForkingPickler", putting.QueuePickler)
+
+
+def _replace_connections() -> None:
+    """Change the class itself: what holds connections, or derives from their class, is reached too."""
+    from bequest import passing
+
+    plain: Any = sys.modules[_CONNECTION]
+    for name, value in passing.methods(plain).items():
+        _replace(plain.Connection, name, value)
+    _replace(plain, "Pipe", passing.with_side_channel(plain.Pipe))
+    reducers: Any = reduction.ForkingPickler
+    _replace(reducers._extra_reducers, plain.Connection, passing.reduce_connection)
+
+
+_CHANGES = {_CONNECTION: _replace_connections, _QUEUES: _replace_queues}  # as soon as each is imported
 
 
 def _namespace(owner: Any) -> Any:

@@ -70,7 +70,7 @@ class PackingPickler:
     is_deep = False
 
     def __init__(self, file: Any, *, starting: bool, root: Any, remake: Remake | None) -> None:
-        super().__init__(file, PROTOCOL)  # type: ignore[call-arg]
+        super().__init__(file, PROTOCOL, buffer_callback=file.callback)  # type: ignore[call-arg]
         self.starting = starting
         self.root = root
         self.kept: list[object] = []

@@ -52,6 +52,7 @@ def message() -> tuple[dict[str, Any], bytes]:
         "log_level": None,
         "log_to_stderr": False,
         "installed": None,
+        "beside": None,
     }
     return header, _Made.body
 

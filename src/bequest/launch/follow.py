@@ -9,6 +9,7 @@ One class holds what `spawn` and `template` share. It never blocks on a child ex
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from multiprocessing import context, popen_fork, process
@@ -115,6 +116,7 @@ class StartedPopen(popen_fork.Popen):
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return the exit code once the child has ended, or None when `timeout` seconds have passed."""
+        _end_of_starts()
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             left = None if deadline is None else deadline - time.monotonic()
@@ -164,6 +166,13 @@ class StartedPopen(popen_fork.Popen):
         import signal
 
         self._send_signal(signal.SIGINT)
+
+
+def _end_of_starts() -> None:
+    """Give up what was kept for further starts: who waits for a child has started the others."""
+    copies = sys.modules.get("bequest.carry.copies")
+    if copies is not None:
+        copies.between_starts.forget()
 
 
 def _default_methods() -> dict[str, str | None]:
