@@ -47,6 +47,12 @@ def tell_of_module(pipe: Any, name: str) -> None:
     pipe.send((there, sys.modules[name].IMPORTED_IN, os.getpid()))
 
 
+def tell_of_descriptors(queue: Any, released: Any) -> None:
+    """Tell how many descriptors this process has, and stay until it is released."""
+    queue.put(len(os.listdir("/proc/self/fd")))
+    released.wait()
+
+
 def tell_of_threads(pipe: Any) -> None:
     """Tell how many threads this process has."""
     pipe.send(threading.active_count())
