@@ -32,6 +32,10 @@ _POSTPONED = "reduction"
 _TOLD = frozenset(
     ("__class__", "__doc__", "__file__", "__loader__", "__name__", "__package__", "__path__", "__spec__")
 )
+# What importing multiprocessing itself asks of one (3.14), and what it will be told.
+_FORESEEN: dict[str, dict[str, Any]] = {}
+if sys.platform == "linux":
+    _FORESEEN[f"{_PACKAGE}.{_POSTPONED}"] = {"HAVE_SEND_HANDLE": True}
 _lock = RLock()  # one for all: a module that is being loaded may read another
 
 
@@ -39,7 +43,7 @@ class _Postponed(ModuleType):
     """A module that is loaded when anything is read of it but who it is, and then is a plain module."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name not in _TOLD:
+        if name not in _TOLD and name not in _FORESEEN.get(ModuleType.__getattribute__(self, "__name__"), ()):
             _load(self)
         return ModuleType.__getattribute__(self, name)
 
@@ -96,7 +100,11 @@ def postpone(name: str, then: Callable[[], object] | None = None) -> None:
         spec = _machinery._find_spec(full, folders)
         module = _Postponed(full)
         ModuleType.__getattribute__(module, "__dict__").update(
-            __spec__=spec, __loader__=spec.loader, __file__=spec.origin, __package__=_PACKAGE
+            __spec__=spec,
+            __loader__=spec.loader,
+            __file__=spec.origin,
+            __package__=_PACKAGE,
+            **_FORESEEN.get(full, {}),
         )
         sys.modules[full] = module
         if package is not None:
