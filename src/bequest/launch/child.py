@@ -114,7 +114,7 @@ def _open(header: dict[str, Any], notes: dict[str, Any], body: Any) -> tuple[Any
 
 def _take_over_defaults(notes: dict[str, Any]) -> None:
     defaults = notes["defaults"]
-    context._default_context.set_start_method(defaults["multiprocessing"] or notes["method"], force=True)
+    context._force_start_method(defaults["multiprocessing"] or notes["method"])
     handoff.chosen.method = defaults["bequest"] or notes["method"]
 
 
