@@ -76,6 +76,17 @@ def await_end(pid: int) -> None:
     os.close(fd)
 
 
+def held_by(pid: int) -> set[str]:
+    """Return what the descriptors of a process lead to."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:  # closed since: one that it used for a moment
+            continue
+    return found
+
+
 def test_serves_the_next_start(ctx: Any) -> None:
     """The child that waits becomes the next one that is started, and another one waits then."""
     run(ctx, children.end_with, "")
@@ -147,13 +158,12 @@ def test_holds_nothing_of_others(ctx: Any) -> None:
     theirs.close()
     assert ours.poll(LIMIT_S)
     ours.recv()
-    held = {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")}
+    held = held_by(process.pid)
     waiting = spare_pid()
     run(ctx, children.end_with, "")  # so that the one looked at was forked while the first child ran
     assert spare_pid() != waiting
 
-    folder = f"/proc/{spare_pid()}/fd"
-    waits_with = {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
+    waits_with = held_by(spare_pid())
 
     own_sockets = {name for name in held if name.startswith("socket:")}
     assert own_sockets
