@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 import launch_children as children
@@ -231,3 +232,20 @@ def test_killed_with_its_parent(tmp_path: Any) -> None:
         parent.kill()
         assert connection.wait([fd], timeout=LIMIT_S)
         os.close(fd)
+
+
+def test_template_keeps_nothing(ctx: Any) -> None:
+    """After many starts the template has as many descriptors as before, and one child: the spare."""
+    run(ctx, children.end_with, "")
+    spare_pid()
+    template: Any = templates._current
+    before = len(held_by(template.pid))
+
+    for _ in range(60):
+        run(ctx, children.end_with, "")
+
+    waiting = spare_pid()
+    assert len(held_by(template.pid)) == before
+    listed = Path(f"/proc/{template.pid}/task/{template.pid}/children").read_text().split()
+    assert listed == [str(waiting)]
+    assert templates._current is template
