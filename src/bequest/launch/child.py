@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn
 
+    from typing_extensions import Buffer
+
 util: Any = _util  # private names of it are used: the same in all versions
 
 _FAILED = 1
@@ -58,8 +60,8 @@ class ReceivedFd:
         return self.received[self.index]
 
 
-def spawned(message_fd: int, tracker_fd: int, watch_fd: int, answer_fd: int | None) -> NoReturn:
-    """Be a child in a new interpreter; does not return. All descriptors become the child's."""
+def spawned(message: Buffer, tracker_fd: int, watch_fd: int, answer_fd: int | None) -> NoReturn:
+    """Be a child in a new interpreter, to which this is imported; see `lean.spawned`. Does not return."""
     for fd in (tracker_fd, watch_fd, *(() if answer_fd is None else (answer_fd,))):
         os.set_inheritable(fd, False)
     share_tracker(tracker_fd)
@@ -71,7 +73,7 @@ def spawned(message_fd: int, tracker_fd: int, watch_fd: int, answer_fd: int | No
 
     code = _FAILED
     try:
-        code = begin(lambda: handoff.decode(handoff.load(message_fd)), watch_fd, answer)
+        code = begin(lambda: handoff.decode(message), watch_fd, answer)
     finally:
         leave(code)
 
@@ -112,7 +114,7 @@ def _open(header: dict[str, Any], notes: dict[str, Any], body: Any) -> tuple[Any
 
 def _take_over_defaults(notes: dict[str, Any]) -> None:
     defaults = notes["defaults"]
-    context._default_context.set_start_method(defaults["multiprocessing"] or notes["method"], force=True)
+    context._force_start_method(defaults["multiprocessing"] or notes["method"])
     handoff.chosen.method = defaults["bequest"] or notes["method"]
 
 

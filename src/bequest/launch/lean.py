@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import _frozen_importlib
 import _signal  # type: ignore[import-not-found]  # typeshed does not know it
+import os
 import sys
 from _thread import RLock
 from types import ModuleType
+
+from bequest.launch import bundle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ _POSTPONED = "reduction"
 _TOLD = frozenset(
     ("__class__", "__doc__", "__file__", "__loader__", "__name__", "__package__", "__path__", "__spec__")
 )
+# What importing multiprocessing itself asks of one (3.14), and what it will be told.
+_FORESEEN: dict[str, dict[str, Any]] = {}
+if sys.platform == "linux":
+    _FORESEEN[f"{_PACKAGE}.{_POSTPONED}"] = {"HAVE_SEND_HANDLE": True}
 _lock = RLock()  # one for all: a module that is being loaded may read another
 
 
@@ -36,7 +43,7 @@ class _Postponed(ModuleType):
     """A module that is loaded when anything is read of it but who it is, and then is a plain module."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name not in _TOLD:
+        if name not in _TOLD and name not in _FORESEEN.get(ModuleType.__getattribute__(self, "__name__"), ()):
             _load(self)
         return ModuleType.__getattribute__(self, name)
 
@@ -93,7 +100,11 @@ def postpone(name: str, then: Callable[[], object] | None = None) -> None:
         spec = _machinery._find_spec(full, folders)
         module = _Postponed(full)
         ModuleType.__getattribute__(module, "__dict__").update(
-            __spec__=spec, __loader__=spec.loader, __file__=spec.origin, __package__=_PACKAGE
+            __spec__=spec,
+            __loader__=spec.loader,
+            __file__=spec.origin,
+            __package__=_PACKAGE,
+            **_FORESEEN.get(full, {}),
         )
         sys.modules[full] = module
         if package is not None:
@@ -129,11 +140,30 @@ def _import() -> None:
     setattr(multiprocessing, _POSTPONED, sys.modules[f"{_PACKAGE}.{_POSTPONED}"])
 
 
+def _forget_other_threads() -> None:
+    """In a forked child: a thread that was loading something is not there."""
+    _lock._at_fork_reinit()  # type: ignore[attr-defined]  # private: what the import system does with its own
+    _waiting.loading.clear()
+
+
 def spawned(message_fd: int, tracker_fd: int, watch_fd: int, answer_fd: int | None) -> NoReturn:
-    """See `child.spawned`."""
-    if _PACKAGE not in sys.modules:
-        postpone(_POSTPONED)
-        _import()
+    """Be a child in a new interpreter; does not return. All descriptors become the child's.
+
+    Args:
+        message_fd: An anonymous file with a bundle and the message behind it.
+        tracker_fd: Leads to the parent's resource tracker.
+        watch_fd: Becomes readable when the parent ends.
+        answer_fd: Where the child says that it holds all it was given; None where nobody waits for that.
+    """
+    with open(message_fd, "rb", buffering=0) as file:
+        content = memoryview(file.read())
+    end = 8 + int.from_bytes(content[:8], "little")
+    with bundle.Unpacked(content[8:end]) as unpacked:
+        if _PACKAGE not in sys.modules:
+            postpone(_POSTPONED)
+            _import()
+        unpacked.import_own()
+    os.register_at_fork(after_in_child=_forget_other_threads)
     from bequest.launch import child
 
-    child.spawned(message_fd, tracker_fd, watch_fd, answer_fd)
+    child.spawned(content[end:], tracker_fd, watch_fd, answer_fd)
