@@ -542,7 +542,7 @@ def test_children_do_not_see_what_others_write(clean_method: str, start: Callabl
 def test_one_snapshot_copies_once_whatever_happens(clean_method: str, start: Callable[..., Any]) -> None:
     """In such a block all get the array as it was when the first was served; after it nothing is kept."""
     array = numpy.zeros(ITEMS)
-    with copies.one_snapshot():
+    with bequest.one_snapshot():
         ((_, first),) = started_with(start, clean_method, array, 1)
         array[:] = 1
         ((item, second),) = started_with(start, clean_method, array, 1)
