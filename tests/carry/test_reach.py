@@ -22,6 +22,26 @@ class Settings:
     def __init__(self):
         self.values = {}
 
+class Local(Settings):
+    debug = True
+    def describe(self):
+        return "described"
+    def __str__(self):
+        return "as imported"
+
+chosen = Settings
+codec = None
+
+def get_codec():
+    return codec
+
+def __getattr__(name):
+    if name in _answers:
+        return _answers[name]
+    raise AttributeError(name)
+
+_answers = {}
+
 settings = Settings()
 current = settings
 
@@ -230,6 +250,49 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         "('on', 1)",
     ),
     "alias in sys.modules": ("import sys; sys.modules['simplejson'] = json", "helper.aliased()", "[1]"),
+    "global that is another class of the module": (
+        "helper.chosen = helper.Local",
+        "(helper.chosen is helper.Local, helper.chosen.__name__)",
+        "(True, 'Local')",
+    ),
+    "global that is a function of a library": (
+        "helper.codec = json.dumps",
+        "helper.get_codec()([1])",
+        "[1]",
+    ),
+    "global that is a module": ("helper.codec = other", "helper.get_codec().value", "as imported"),
+    "method that is another one of the class": (
+        "helper.Local.ask = helper.Local.describe",
+        "helper.Local().ask()",
+        "described",
+    ),
+    "special method replaced": (
+        "helper.Local.__str__ = lambda self: 'patched'",
+        "str(helper.Local())",
+        "patched",
+    ),
+    "global read by a constant name": ("helper.level = 'changed'", "getattr(helper, 'level')", "changed"),
+    "global read by a computed name": (
+        "helper.level = 'changed'",
+        "getattr(helper, 'LEVEL'.lower())",
+        "changed",
+    ),
+    "global read from the module's namespace": (
+        "helper.level = 'changed'",
+        "(vars(helper)['level'], helper.__dict__['level'])",
+        "('changed', 'changed')",
+    ),
+    "class attribute read by a computed name": (
+        "helper.Settings.debug = True",
+        "getattr(helper.Settings, 'DEBUG'.lower())",
+        "True",
+    ),
+    "global of a module imported by a string": (
+        "other.value = 'changed'",
+        "__import__('importlib').import_module('other').value",
+        "changed",
+    ),
+    "what a module's own __getattr__ reads": ("helper._answers['late'] = 5", "helper.late", "5"),
     "nothing changed": ("pass", "helper.get_level()", "as imported"),
 }
 

@@ -198,7 +198,7 @@ def reduce_property(found: property, packing: PackingPickler) -> Any:
 
 def reduce_module(module: ModuleType, packing: PackingPickler) -> Any:
     """Reduce a module: `__main__`, by name, or, where no import finds it, by value."""
-    packing.reach.module(module)
+    packing.reach.held_module(module)
     if modules.is_main(module):
         return namespaces.main_module, ()
     if modules.is_importable(module):

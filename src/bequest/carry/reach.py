@@ -5,7 +5,8 @@
 
 Functions and classes of importable modules go by name; what they read does not go with them. So the globals
 of user modules that the code reads, the attributes of their classes, the contents of their closures, and
-attributes of any module that user code has visibly replaced travel behind the message.
+attributes of any module that user code has visibly replaced travel behind the message. Nobody has noted what
+the import made, so what may be otherwise is sent; what goes by name costs a few bytes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _FOUND_BY_IMPORT = (ModuleType, staticmethod, classmethod, property)
 _HEAPTYPE = 1 << 9
 _PARTS = ("__func__", "fget", "fset", "fdel", "func")  # of descriptors that hold functions
 _LONGEST_ROUTE = 50
+_MODULE_HOOKS = frozenset(("__getattr__", "__dir__"))  # run for names that their module does not have
 
 
 class Reach:
@@ -47,6 +49,9 @@ class Reach:
         self.kinds: dict[type, None] = {}  # of the instances met
         self._functions: dict[int, tuple[FunctionType, Any, Route]] = {}
         self._aliases: dict[str, ModuleType] = {}
+        self._computed = False  # whether any code reads attributes by names that it computes
+        self._held: set[str] = set()  # modules that such code may be given
+        self._handed: set[str] = set()  # modules of which any name may be read
         self._done: set[tuple[str, str]] = set()
 
     def code(self, code: CodeType, namespace: dict[str, Any]) -> None:
@@ -57,10 +62,15 @@ class Reach:
         self._kept.append(code)
         found = reads(code)
         self._attributes |= found.attributes
+        self._computed = self._computed or found.computed
         package = namespace.get("__package__")
         for name in found.imports:
             self._imported(name)
             self._imported_from(package if isinstance(package, str) else "", name)
+        for name in found.sought:
+            module = sys.modules.get(name)
+            if isinstance(module, ModuleType) and modules.is_user_module(module):
+                self._imported(name)
         home = modules.namespace_module(namespace)
         if home is not None and not modules.is_main(home) and modules.is_user_module(home):
             self._modules[home.__name__] = home
@@ -69,7 +79,9 @@ class Reach:
         for name in found.names:
             value = namespace.get(name)
             if isinstance(value, ModuleType):
-                self.module(value)
+                noted = self.module(value)
+                if noted is not None and name in found.handed:
+                    self._handed.add(noted)
             elif value is None and name not in namespace:
                 self._names.setdefault("builtins", set()).add(name)
 
@@ -80,7 +92,7 @@ class Reach:
             module = sys.modules.get(name)
             if not isinstance(module, ModuleType):
                 continue
-            self.module(module)
+            self.held_module(module)
             if module.__dict__.get("__name__", name) != name and (
                 modules.is_importable(module) or modules.is_user_module(module)
             ):
@@ -92,11 +104,19 @@ class Reach:
             self._imported(f"{package}.{name}" if name else package)
             package = package.rpartition(".")[0]
 
-    def module(self, module: ModuleType) -> None:
-        """Note a module that carried code can touch."""
+    def module(self, module: ModuleType) -> str | None:
+        """Note a module that carried code can touch, and return its name, or None."""
         name = getattr(module, "__name__", None)
         if isinstance(name, str) and sys.modules.get(name) is module and not modules.is_main(module):
             self._modules[name] = module
+            return name
+        return None
+
+    def held_module(self, module: ModuleType) -> None:
+        """Note a module that carried code is given as an object."""
+        name = self.module(module)
+        if name is not None:
+            self._held.add(name)
 
     def by_name(self, obj: Any) -> None:
         """Note a function or class that the receiver imports."""
@@ -156,19 +176,26 @@ class Reach:
             self._classes,
             self._functions,
             self._done,
+            self._handed,
+            self._held,
         )
-        return (names, *map(len, seen))
+        return (names, self._computed, *map(len, seen))
 
     def _global_items(self) -> Iterator[Any]:
         for module_name, module in list(self._modules.items()):
             if modules.is_user_module(module):
-                wanted = self._names.get(module_name, set()) | self._attributes
-                yield from self._user_globals(module_name, module, wanted)
+                yield from self._user_globals(module_name, module, self._wanted(module_name, module))
             else:
                 yield from self._replaced(module_name, module, self._attributes)
         import builtins
 
         yield from self._replaced("builtins", builtins, self._names.get("builtins", set()))
+
+    def _wanted(self, module_name: str, module: ModuleType) -> set[str]:
+        """Return the names of a user module that may be read."""
+        if module_name in self._handed or (self._computed and module_name in self._held):
+            return set(module.__dict__)
+        return self._names.get(module_name, set()) | self._attributes | _MODULE_HOOKS
 
     def _user_globals(self, module_name: str, module: ModuleType, wanted: set[str]) -> Iterator[Any]:
         namespace = module.__dict__
@@ -181,14 +208,9 @@ class Reach:
                 yield from self._submodule(module_name, value)
             elif isinstance(value, FunctionType | type) and modules.goes_by_name(value):
                 self.by_name(value)
-                if (
-                    value.__module__ != module_name
-                    and _is_from_user_code(value)
-                    and not _is_imported(value, name)
-                ):
-                    yield self._item(module, module_name, name, value)
-            else:
-                yield self._item(module, module_name, name, value)
+                if value.__module__ == module_name and value.__qualname__ == name:
+                    continue  # what the receiver finds there goes by that very name
+            yield self._item(module, module_name, name, value)
 
     def _replaced(self, module_name: str, module: ModuleType, wanted: set[str]) -> Iterator[Any]:
         namespace = getattr(module, "__dict__", {})
@@ -224,16 +246,28 @@ class Reach:
         for kind in list(self._classes.values()):
             key = f"{kind.__module__}:{kind.__qualname__}"
             attributes = {}
-            for name in self._attributes & kind.__dict__.keys():
-                value = kind.__dict__.get(name)
-                if (key, name) in self._done or (name.startswith("__") and name.endswith("__")):
+            for name in self._attribute_names(kind):
+                if (key, name) in self._done:
                     continue
                 self._done.add((key, name))
-                if not _is_made_by_class_statement(kind, value):
+                value = kind.__dict__.get(name)
+                if not _is_made_by_class_statement(kind, name, value):
                     attributes[name] = value
             if attributes:
                 yield "class", os.getpid(), kind, self._packing.carriable(attributes)
         yield from self._library_class_items()
+
+    def _attribute_names(self, kind: type) -> list[str]:
+        """Return the attributes of a user module's class that may be read and may not be as imported."""
+        return [
+            name
+            for name, value in list(kind.__dict__.items())
+            if (
+                type(value) is FunctionType and value.__module__ != kind.__module__
+                if name.startswith("__") and name.endswith("__")
+                else self._computed or name in self._attributes
+            )
+        ]
 
     def _library_class_items(self) -> Iterator[Any]:
         """Yield what user code has put on classes of libraries (an accessor, a patched method)."""
@@ -295,11 +329,11 @@ def _is_from_main(value: Any) -> bool:
     return module is not None and modules.is_main(module)
 
 
-def _is_made_by_class_statement(kind: type, value: Any) -> bool:
+def _is_made_by_class_statement(kind: type, name: str, value: Any) -> bool:
     functions = [function for _, function in _functions_in(value)]
     if functions:
-        start = kind.__qualname__ + "."
-        return all(f.__module__ == kind.__module__ and f.__qualname__.startswith(start) for f in functions)
+        path = f"{kind.__qualname__}.{name}"
+        return all(f.__module__ == kind.__module__ and f.__qualname__ == path for f in functions)
     return isinstance(value, property) or type(value).__name__ in ("member_descriptor", "getset_descriptor")
 
 
@@ -331,8 +365,3 @@ def _holds_user_code(value: Any) -> bool:
         return True
     held = value.__dict__ if hasattr(type(value), "__get__") and hasattr(value, "__dict__") else {}
     return any(_is_from_user_code(part) for part in held.values())
-
-
-def _is_imported(value: Any, name: str) -> bool:
-    """Tell whether a user module's global is likely to be there by `from other import name`."""
-    return bool(value.__qualname__ == name)
