@@ -9,6 +9,7 @@ import pytest
 from programs import Programs
 
 HELPER = """\
+import enum
 import functools
 
 level = "as imported"
@@ -21,6 +22,16 @@ class Settings:
     debug = False
     def __init__(self):
         self.values = {}
+
+class Colour(enum.Enum):
+    RED = 1
+
+def collect(item, *, found=table, seen=[]):
+    seen.append(item)
+    return seen
+
+def plain(value=1):
+    return value
 
 class Local(Settings):
     debug = True
@@ -293,6 +304,25 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         "changed",
     ),
     "what a module's own __getattr__ reads": ("helper._answers['late'] = 5", "helper.late", "5"),
+    "default argument that grows": ("helper.collect(1)", "helper.collect(2)", "[1, 2]"),
+    "defaults replaced": ("helper.plain.__defaults__ = (9,)", "helper.plain()", "9"),
+    "code replaced": (
+        "helper.plain.__code__ = (lambda value: 'swapped').__code__",
+        "helper.plain()",
+        "swapped",
+    ),
+    "code of another function": (
+        "helper.Local.describe.__code__ = helper.Local.__str__.__code__",
+        "helper.Local().describe()",
+        "as imported",
+    ),
+    "attribute of an enum's member": (
+        "helper.Colour.RED.note = 'noted'",
+        "(helper.Colour.RED.note, helper.Colour.RED.value)",
+        "('noted', 1)",
+    ),
+    "global deleted": ("del helper.flag", "hasattr(helper, 'flag')", "False"),
+    "class attribute deleted": ("del helper.Local.debug", "helper.Local.debug", "False"),
     "nothing changed": ("pass", "helper.get_level()", "as imported"),
 }
 

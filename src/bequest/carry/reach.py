@@ -32,6 +32,7 @@ _FOUND_BY_IMPORT = (ModuleType, staticmethod, classmethod, property)
 _HEAPTYPE = 1 << 9
 _PARTS = ("__func__", "fget", "fset", "fdel", "func")  # of descriptors that hold functions
 _LONGEST_ROUTE = 50
+_MADE_BY_ENUM = frozenset(("_name_", "_value_", "__objclass__", "_sort_order_"))
 _MODULE_HOOKS = frozenset(("__getattr__", "__dir__"))  # run for names that their module does not have
 
 
@@ -165,6 +166,7 @@ class Reach:
             extent = self._extent()
             yield from [("alias", name, self._aliases.pop(name)) for name in list(self._aliases)]
             yield from [*self._global_items(), *self._class_items(), *self._closure_items()]
+            yield from [*self._member_items(), *(self._kept_items() if self._packing.starting else ())]
             yield from (None, None, None)
 
     def _extent(self) -> tuple[int, ...]:
@@ -269,6 +271,31 @@ class Reach:
             )
         ]
 
+    def _member_items(self) -> Iterator[Any]:
+        """Yield what has been set on the members of enums."""
+        for kind in list(self._classes.values()):
+            for member in kind.__dict__.get("_member_map_", {}).values():
+                held = getattr(member, "__dict__", {})
+                wanted = held.keys() if self._computed else held.keys() & self._attributes
+                key = f"{kind.__module__}:{kind.__qualname__}.{member._name_}"
+                names = [name for name in wanted - _MADE_BY_ENUM if (key, name) not in self._done]
+                self._done.update((key, name) for name in names)
+                if names:
+                    packed = self._packing.carriable({name: held[name] for name in names})
+                    yield "member", os.getpid(), kind, member._name_, packed
+
+    def _kept_items(self) -> Iterator[Any]:
+        """Yield the names that user modules and their classes have: all others have been deleted."""
+        for module_name, module in list(self._modules.items()):
+            if (module_name, "") not in self._done and modules.is_user_module(module):
+                self._done.add((module_name, ""))
+                yield "kept", module_name, "", _joined(namespaces.own_names(module.__dict__))
+        for kind in list(self._classes.values()):
+            key = f"{kind.__module__}:{kind.__qualname__}"
+            if (key, "") not in self._done:
+                self._done.add((key, ""))
+                yield "kept", kind.__module__, kind.__qualname__, _joined(list(kind.__dict__))
+
     def _library_class_items(self) -> Iterator[Any]:
         """Yield what user code has put on classes of libraries (an accessor, a patched method)."""
         for kind in list(self.kinds):
@@ -292,9 +319,34 @@ class Reach:
                 continue
             self._done.add(key)
             state = {name: value for name, value in _held(function) if _is_state(name, value)}
-            if state and modules.goes_by_name(root):
-                packed = self._packing.carriable(state)
-                yield "function", os.getpid(), root, route, function.__code__.co_qualname, packed
+            packed = self._packing.carriable(state) | self._own_state(function)
+            if packed and modules.goes_by_name(root):
+                made_as = None if "__code__" in packed else function.__code__.co_qualname
+                yield "function", os.getpid(), root, route, made_as, packed
+
+    def _own_state(self, function: FunctionType) -> dict[int | str, Any]:
+        """Return what a function is made of and may not be as imported: its defaults and its code.
+
+        Of defaults, a process that runs gets only what can have grown: a sentinel must stay the one it has.
+        """
+        state: dict[int | str, Any] = {}
+        positional = dict(enumerate(function.__defaults__ or ()))
+        for name, defaults in (("__defaults__", positional), ("__kwdefaults__", function.__kwdefaults__)):
+            values = {
+                key: value
+                for key, value in (defaults or {}).items()
+                if (_is_state(key, value) if self._packing.starting else _can_have_grown(value))
+            }
+            packed = self._packing.carriable(values)
+            if packed and defaults is not None:
+                state[name] = tuple(defaults), packed
+        if _is_given_code(function):
+            state["__code__"] = function.__code__
+        return state
+
+
+def _joined(names: list[Any]) -> str:
+    return " ".join(name for name in names if isinstance(name, str))  # one string is packed in no time
 
 
 def _held(function: FunctionType) -> list[tuple[int | str, Any]]:
@@ -322,6 +374,25 @@ def _is_state(name: int | str, value: Any) -> bool:
     if isinstance(value, FunctionType | type):
         return name != "__wrapped__" and (modules.goes_by_name(value) or _is_from_main(value))
     return not isinstance(value, _FOUND_BY_IMPORT)
+
+
+def _can_have_grown(value: Any) -> bool:
+    """Tell whether a default is a builtin container that holds something."""
+    return type(value) in (dict, list, set) and bool(value)
+
+
+def _is_given_code(function: FunctionType) -> bool:
+    """Tell whether a function of a module runs code that was compiled for another place.
+
+    Code that a decorator or `exec` has compiled names neither the function nor, mostly, the module's file.
+    """
+    code = function.__code__
+    file = function.__globals__.get("__file__")
+    if not code.co_filename.startswith("<") and isinstance(file, str):
+        if os.path.splitext(code.co_filename)[0] != os.path.splitext(file)[0]:
+            return True
+        return "<locals>" not in code.co_qualname and code.co_qualname != function.__qualname__
+    return "<locals>" not in code.co_qualname and code.co_name != function.__name__
 
 
 def _is_from_main(value: Any) -> bool:
