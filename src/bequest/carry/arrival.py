@@ -170,6 +170,17 @@ def _lay_defaults(
     setattr(function, name, tuple(laid.values()) if name == "__defaults__" else laid)
 
 
+def _lay_plain_defaults(module_name: str, found: dict[str, tuple[int, Any, Any]]) -> None:
+    """Set the defaults of functions of a module: path -> (first line, positional ones, those by keyword)."""
+    module = namespaces.import_module(module_name)
+    for path, (line, positional, named) in found.items():
+        function: Any = module
+        for name in path.split("."):
+            function = step(function, name)
+        if isinstance(function, FunctionType) and function.__code__.co_firstlineno == line:
+            function.__defaults__, function.__kwdefaults__ = positional, named
+
+
 def _lay_alias(name: str, module: Any) -> None:
     if bindings.phase.starting or name not in sys.modules:
         sys.modules[name] = module
@@ -212,6 +223,7 @@ _LAY: dict[str, Any] = {
     "global": _lay_globals,
     "class": _lay_class,
     "function": _lay_function,
+    "defaults": _lay_plain_defaults,
     "member": _lay_member,
     "kept": _lay_kept,
     "alias": _lay_alias,

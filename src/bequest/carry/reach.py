@@ -313,23 +313,35 @@ class Reach:
                     yield "class", os.getpid(), base, self._packing.carriable({name: value})
 
     def _closure_items(self) -> Iterator[Any]:
+        plain: dict[str, dict[str, Any]] = {}
         for function, root, route in list(self._functions.values()):
             key = (f"{root.__module__}:{root.__qualname__}", repr(route))
             if key in self._done:
                 continue
             self._done.add(key)
+            path = [step for step in (root.__qualname__, *route) if isinstance(step, str)]
+            if self._packing.starting and len(path) > len(route) and _has_plain_defaults(function):
+                line = function.__code__.co_firstlineno
+                defaults = (line, function.__defaults__, function.__kwdefaults__)
+                plain.setdefault(root.__module__, {})[".".join(path)] = defaults
             state = {name: value for name, value in _held(function) if _is_state(name, value)}
             packed = self._packing.carriable(state) | self._own_state(function)
             if packed and modules.goes_by_name(root):
                 made_as = None if "__code__" in packed else function.__code__.co_qualname
                 yield "function", os.getpid(), root, route, made_as, packed
+        yield from (("defaults", module_name, found) for module_name, found in plain.items())
 
     def _own_state(self, function: FunctionType) -> dict[int | str, Any]:
         """Return what a function is made of and may not be as imported: its defaults and its code.
 
+        Plain defaults, which most functions have, go together: see `_closure_items`.
         Of defaults, a process that runs gets only what can have grown: a sentinel must stay the one it has.
         """
         state: dict[int | str, Any] = {}
+        if _is_given_code(function):
+            state["__code__"] = function.__code__
+        if _has_plain_defaults(function) or not (function.__defaults__ or function.__kwdefaults__):
+            return state
         positional = dict(enumerate(function.__defaults__ or ()))
         for name, defaults in (("__defaults__", positional), ("__kwdefaults__", function.__kwdefaults__)):
             values = {
@@ -340,8 +352,6 @@ class Reach:
             packed = self._packing.carriable(values)
             if packed and defaults is not None:
                 state[name] = tuple(defaults), packed
-        if _is_given_code(function):
-            state["__code__"] = function.__code__
         return state
 
 
@@ -376,6 +386,12 @@ def _is_state(name: int | str, value: Any) -> bool:
     return not isinstance(value, _FOUND_BY_IMPORT)
 
 
+def _has_plain_defaults(function: FunctionType) -> bool:
+    """Tell whether a function has defaults, and nothing but numbers, strings and the like."""
+    positional, named = function.__defaults__ or (), function.__kwdefaults__ or {}
+    return bool(positional or named) and all(_is_atom(value) for value in (*positional, *named.values()))
+
+
 def _can_have_grown(value: Any) -> bool:
     """Tell whether a default is a builtin container that holds something."""
     return type(value) in (dict, list, set) and bool(value)
@@ -389,7 +405,7 @@ def _is_given_code(function: FunctionType) -> bool:
     code = function.__code__
     file = function.__globals__.get("__file__")
     if not code.co_filename.startswith("<") and isinstance(file, str):
-        if os.path.splitext(code.co_filename)[0] != os.path.splitext(file)[0]:
+        if code.co_filename != file and os.path.splitext(code.co_filename)[0] != os.path.splitext(file)[0]:
             return True
         return "<locals>" not in code.co_qualname and code.co_qualname != function.__qualname__
     return "<locals>" not in code.co_qualname and code.co_name != function.__name__
