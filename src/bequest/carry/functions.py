@@ -73,11 +73,8 @@ def _namespace_of(function: FunctionType, name: str | None, packing: PackingPick
     """Return what gives the receiver the function's globals, and the bindings to lay over them."""
     namespace = function.__globals__
     module = modules.namespace_module(namespace)
-    if module is None:
-        return (
-            namespace,
-            None,
-        )  # of exec, or of a module that nobody lists: a dict like any other, carried whole
+    if module is None:  # of exec: a dict like any other, carried whole; or of a module that nobody lists
+        return packing.unlisted_namespace(namespace) or namespace, None
     if modules.is_importable(module):
         return packing.namespace_reference(module), None
     return packing.namespace_reference(module), packing.bindings(module, _names_read(function, name))
@@ -207,8 +204,9 @@ def reduce_module(module: ModuleType, packing: PackingPickler) -> Any:
         return namespaces.import_module, (name,)
     import sys
 
-    listed = sys.modules.get(module.__name__) is module
     kind = None if type(module) is ModuleType else type(module)
+    if sys.modules.get(module.__name__) is not module:
+        return namespaces.module_of, (packing.unlisted_module(module.__dict__), kind)
     packed = packing.bindings(module, namespaces.own_names(module.__dict__))
     state = (kind, packed)
-    return namespaces.made_module, (module.__name__, listed), state, None, None, namespaces.fill_module
+    return namespaces.made_module, (module.__name__,), state, None, None, namespaces.fill_module

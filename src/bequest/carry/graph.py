@@ -128,6 +128,19 @@ class PackingPickler:
             self.reach.module(module)
         return reference
 
+    def unlisted_module(self, namespace: dict[str, Any]) -> Any:
+        """Return an object whose pickle is the module, not in `sys.modules`, that has this namespace."""
+        reference = self._references.get(id(namespace))
+        if reference is None:
+            reference = self._references[id(namespace)] = _Unlisted(namespace)
+        return reference
+
+    def unlisted_namespace(self, namespace: dict[str, Any]) -> Any:
+        """Return an object whose pickle is such a module's namespace; None for a dict that is not one's."""
+        if not ("__spec__" in namespace and "__loader__" in namespace):  # as `ModuleType` makes them
+            return None
+        return self.unlisted_module(namespace).its_namespace
+
     def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return the present bindings of a namespace that travels by value."""
         return bindings.pack(module.__name__, module.__dict__, names)
@@ -370,6 +383,19 @@ class _NamespaceOf:
         self.module = module
 
 
+class _Unlisted:
+    """Rebuilt, it is a module that `sys.modules` does not list; `its_namespace` is the dict of that."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.its_namespace = _NamespaceOfUnlisted(self)
+
+
+class _NamespaceOfUnlisted:
+    def __init__(self, module: _Unlisted) -> None:
+        self.module = module
+
+
 class _Explained:
     """An explanation whose path is known now."""
 
@@ -390,6 +416,19 @@ def _reduce_namespace(reference: _NamespaceOf, packing: PackingPickler) -> Any:
     if modules.is_importable(module):
         return namespaces.module_namespace, (module.__name__,)
     return namespaces.made_namespace, (module.__name__,)
+
+
+def _reduce_unlisted(unlisted: _Unlisted, packing: PackingPickler) -> Any:
+    values = {name: value for name, value in unlisted.namespace.items() if name != "__builtins__"}
+    # Importers may hold what cannot be carried, and the module does without.
+    importers = {name: values.pop(name) for name in ("__spec__", "__loader__") if name in values}
+    values |= packing.carriable(importers)
+    name = str(values.get("__name__"))
+    return namespaces.new_module, (name,), values, None, None, namespaces.fill_new_module
+
+
+def _reduce_namespace_of_unlisted(reference: _NamespaceOfUnlisted, packing: PackingPickler) -> Any:
+    return namespaces.namespace_of, (reference.module,)
 
 
 def _reduce_explained(explained: _Explained, packing: PackingPickler) -> Any:
@@ -414,5 +453,7 @@ _OWN: dict[type, Callable[[Any, Any], Any]] = {
     _Message: _reduce_message,
     _Tail: _reduce_tail,
     _NamespaceOf: _reduce_namespace,
+    _Unlisted: _reduce_unlisted,
+    _NamespaceOfUnlisted: _reduce_namespace_of_unlisted,
     _Explained: _reduce_explained,
 }
