@@ -33,6 +33,9 @@ def collect(item, *, found=table, seen=[]):
 def plain(value=1):
     return value
 
+def hinted(value: "Late"):
+    return value
+
 class Local(Settings):
     debug = True
     def describe(self):
@@ -323,6 +326,26 @@ CHANGES: dict[str, tuple[str, str, str]] = {
     ),
     "global deleted": ("del helper.flag", "hasattr(helper, 'flag')", "False"),
     "class attribute deleted": ("del helper.Local.debug", "helper.Local.debug", "False"),
+    "class of the main module in an annotation that is text": (
+        "Kind = type('Kind', (), {}); exec('def hinted(it: \"list[Kind]\"): pass', globals())",
+        "__import__('typing').get_type_hints(hinted)['it'].__args__[0] is Kind",
+        "True",
+    ),
+    "new class of a module in an annotation that is text": (
+        "helper.Late = type('Late', (), {})",
+        "__import__('inspect').get_annotations(helper.hinted, eval_str=True)['value'].__name__",
+        "Late",
+    ),
+    "annotation of a function added": (
+        "exec('def annotated(x, y: int = 1): pass', globals()); annotated.__annotations__['x'] = str",
+        "sorted(annotated.__annotations__)",
+        "['x', 'y']",
+    ),
+    "annotation of a class added": (
+        "exec('class Kind:\\n a: int = 1', globals()); Kind.__annotations__['b'] = str",
+        "sorted(Kind.__annotations__)",
+        "['a', 'b']",
+    ),
     "nothing changed": ("pass", "helper.get_level()", "as imported"),
 }
 

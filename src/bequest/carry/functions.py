@@ -10,6 +10,7 @@ new process).
 
 from __future__ import annotations
 
+import gc
 import marshal
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
@@ -32,6 +33,7 @@ def reduce_function(function: FunctionType, packing: PackingPickler) -> Any:
         packing.reach.by_name(function)
         return NotImplemented
     packing.reach.code(function.__code__, function.__globals__)
+    packing.reach.annotated(function)
     name = _global_name(function)
     namespace, bound = _namespace_of(function, name, packing)
     known_as = (identity.token_of(function, name), name)
@@ -61,12 +63,28 @@ def _attributes(function: FunctionType) -> dict[str, Any]:
         "__type_params__": getattr(function, "__type_params__", None) or None,  # since 3.12
     }
     annotate = getattr(function, "__annotate__", None)  # since 3.14: evaluated only when asked for
-    if annotate is not None:
+    if annotate is not None and not _has_changed_annotations(function, annotate):
         state["__annotate__"] = annotate
     else:
         state["__annotations__"] = function.__annotations__ or None
     always = ("__defaults__", "__kwdefaults__")  # one that the sender has removed is removed here as well
     return {name: value for name, value in state.items() if value is not None or name in always}
+
+
+def _has_changed_annotations(function: FunctionType, annotate: Any) -> bool:
+    """Tell whether a function's annotations, once evaluated, have been changed.
+
+    Only the collector is shown whether they have been evaluated: asking for them would do it.
+    """
+    builtins = getattr(function, "__builtins__", None)
+    others = (function.__globals__, builtins, function.__dict__, function.__kwdefaults__)
+    for found in gc.get_referents(function):
+        if type(found) is dict and all(found is not other for other in others):
+            try:
+                return bool(annotate(1) != found)  # 1: format VALUE of annotationlib
+            except Exception:  # noqa: BLE001 - a name has gone: what was evaluated is all there is
+                return True
+    return False
 
 
 def _namespace_of(function: FunctionType, name: str | None, packing: PackingPickler) -> tuple[Any, Any]:

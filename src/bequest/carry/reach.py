@@ -53,6 +53,8 @@ class Reach:
         self._computed = False  # whether any code reads attributes by names that it computes
         self._held: set[str] = set()  # modules that such code may be given
         self._handed: set[str] = set()  # modules of which any name may be read
+        self._evaluates = False  # whether any code evaluates annotations that are text
+        self._annotated: dict[int, Any] = {}  # functions and classes whose annotations that may be
         self._done: set[tuple[str, str]] = set()
 
     def code(self, code: CodeType, namespace: dict[str, Any]) -> None:
@@ -64,6 +66,7 @@ class Reach:
         found = reads(code)
         self._attributes |= found.attributes
         self._computed = self._computed or found.computed
+        self._evaluates = self._evaluates or found.evaluates
         package = namespace.get("__package__")
         for name in found.imports:
             self._imported(name)
@@ -119,6 +122,10 @@ class Reach:
         if name is not None:
             self._held.add(name)
 
+    def annotated(self, obj: Any) -> None:
+        """Note a function or class whose annotations carried code may ask for."""
+        self._annotated[id(obj)] = obj
+
     def by_name(self, obj: Any) -> None:
         """Note a function or class that the receiver imports."""
         module = sys.modules.get(obj.__module__)
@@ -140,6 +147,7 @@ class Reach:
             if route and modules.goes_by_name(function):
                 root, route = function, ()
             self._functions[id(function)] = (function, root, route)
+            self.annotated(function)
             self.code(function.__code__, function.__globals__)
             for name, value in _held(function):
                 ahead += [(part, root, (*route, name, *way)) for way, part in _functions_in(value)]
@@ -148,6 +156,7 @@ class Reach:
         if id(kind) in self._classes:
             return
         self._classes[id(kind)] = kind
+        self.annotated(kind)
         for base in (*kind.__bases__, type(kind)):
             if base.__flags__ & _HEAPTYPE:
                 self.by_name(base)
@@ -165,6 +174,7 @@ class Reach:
         while extent != self._extent():
             extent = self._extent()
             yield from [("alias", name, self._aliases.pop(name)) for name in list(self._aliases)]
+            yield from self._hint_items() if self._evaluates else ()
             yield from [*self._global_items(), *self._class_items(), *self._closure_items()]
             yield from [*self._member_items(), *(self._kept_items() if self._packing.starting else ())]
             yield from (None, None, None)
@@ -180,8 +190,9 @@ class Reach:
             self._done,
             self._handed,
             self._held,
+            self._annotated,
         )
-        return (names, self._computed, *map(len, seen))
+        return (names, self._computed, self._evaluates, *map(len, seen))
 
     def _global_items(self) -> Iterator[Any]:
         for module_name, module in list(self._modules.items()):
@@ -270,6 +281,25 @@ class Reach:
                 else self._computed or name in self._attributes
             )
         ]
+
+    def _hint_items(self) -> Iterator[Any]:
+        """Yield the main module's globals that annotations mention as text; note those of user modules."""
+        from bequest.carry import hints
+
+        for key, obj in list(self._annotated.items()):
+            module = hints.home(obj)
+            if module is None or ("", str(key)) in self._done:
+                continue
+            self._done.add(("", str(key)))
+            names = hints.mentioned(obj)
+            if modules.is_main(module):
+                fresh = [n for n in names if n in module.__dict__ and ("__main__", n) not in self._done]
+                self._done.update(("__main__", name) for name in fresh)
+                packed = self._packing.lenient_bindings(module, fresh)
+                if packed is not None:
+                    yield "global", "__main__", packed
+            elif modules.is_user_module(module):
+                self._names.setdefault(module.__name__, set()).update(names)
 
     def _member_items(self) -> Iterator[Any]:
         """Yield what has been set on the members of enums."""

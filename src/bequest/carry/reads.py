@@ -38,6 +38,10 @@ _BY_SECOND = frozenset(("getattr", "hasattr", "setattr", "delattr"))
 _BY_STRINGS = _BY_SECOND | {"attrgetter", "methodcaller"}
 # What gives all attributes of an object, by names that no bytecode shows.
 _GIVES_ALL = frozenset(("vars", "dir", "__dict__", "getmembers", "getmembers_static"))
+# What evaluates annotations that are text; the last is an argument of `inspect.signature`.
+_EVALUATES = frozenset(
+    ("get_type_hints", "get_annotations", "evaluate_forward_ref", "ForwardRef", "__annotations__", "eval_str")
+)
 _IMPORTS_BY_STRING = frozenset(("import_module", "__import__", "modules"))
 
 _LOADS_GLOBAL = frozenset(
@@ -78,11 +82,12 @@ class Reads:
         imports: Dotted names of the modules imported inside.
         sought: Dotted names that it may import modules by, or look them up in `sys.modules`.
         handed: Those of `names` whose objects are handed on as they are, to be read by whatever names.
+        evaluates: Whether it may evaluate annotations that are text.
         computed: Whether it may read attributes of objects by names that are in no bytecode.
         whole: Whether the code may ask for any name of its namespace (`globals()`, `eval`, `sys.modules`...).
     """
 
-    __slots__ = ("attributes", "computed", "handed", "imports", "names", "sought", "whole")
+    __slots__ = ("attributes", "computed", "evaluates", "handed", "imports", "names", "sought", "whole")
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -91,6 +96,7 @@ class Reads:
         self.sought: set[str] = set()
         self.handed: set[str] = set()
         self.computed = False
+        self.evaluates = False
         self.whole = False
 
 
@@ -186,6 +192,9 @@ def _uses_one_attribute(code: CodeType, steps: list[tuple[int, int]], at: int) -
 
 def _read_strings(code: CodeType, own: set[str], found: Reads) -> None:
     """Take constant strings for names where code reads attributes or imports modules by strings."""
+    keywords = (constant for constant in code.co_consts if type(constant) is tuple)
+    if not own.isdisjoint(_EVALUATES) or any("eval_str" in given for given in keywords):
+        found.evaluates = True
     reads_attributes = not own.isdisjoint(_BY_STRINGS)
     imports = not own.isdisjoint(_IMPORTS_BY_STRING)
     if not reads_attributes and not imports:
