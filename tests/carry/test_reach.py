@@ -11,6 +11,10 @@ from programs import Programs
 HELPER = """\
 import enum
 import functools
+import warnings
+
+def warn():
+    warnings.warn("slow")
 
 level = "as imported"
 table = {"a": 1}
@@ -366,6 +370,25 @@ def test_child_sees_the_state_of_a_module(programs: Programs, clean_method: str,
     text = PROGRAM.replace("{change}", change).replace("{question}", question)
 
     assert programs.run(text, "script import", clean_method).lines == [answer]
+
+
+def test_warning_is_shown_once(programs: Programs, clean_method: str) -> None:
+    """A warning that the parent has shown is not shown again by its child."""
+    text = PROGRAM.replace("{change}", "helper.warn()").replace("{question}", "helper.warn()")
+
+    assert programs.run(text, "script import", clean_method).errors.count("UserWarning: slow") == 1
+
+
+def test_relative_search_path_stays_where_it_was(programs: Programs, clean_method: str) -> None:
+    """A module found by a relative entry of `sys.path` is found by a child that starts in another folder."""
+    programs.write("lib/near.py", "value = 'as imported'\ndef get():\n    return value\n")
+    change = (
+        "import sys; sys.path.insert(0, 'lib'); import near;"
+        " near.value = 'changed'; os.mkdir('elsewhere'); os.chdir('elsewhere')"
+    )
+    text = PROGRAM.replace("{change}", change).replace("{question}", "near.get()")
+
+    assert programs.run(text, "script import", clean_method).lines == ["changed"]
 
 
 def test_function_by_name_brings_its_modules_state(programs: Programs, clean_method: str) -> None:

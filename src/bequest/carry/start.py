@@ -104,10 +104,11 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
-    path = header["plain"]["interpreter"]["path"]["path"]
+    found = header["plain"]["interpreter"]["path"]
+    search = (found["path"], found["places"])
     # User modules are left to the children, until one has shown that they can be imported: see `learned`.
     wanted = sorted(name for name in packed.named if _is_library(sys.modules.get(name)))
-    template = {"main": description, "installed": header["installed"], "path": path, "modules": wanted}
+    template = {"main": description, "installed": header["installed"], "path": search, "modules": wanted}
     return Parcel(header, packed.data, packed.keep, left, template)
 
 
@@ -151,8 +152,9 @@ def prepare_template(template: dict[str, Any]) -> None:
         template: `Parcel.template` of the start at hand. A repetition costs next to nothing.
     """
     from bequest.carry import mainmodule
+    from bequest.carry.ambient import interpreter
 
-    sys.path[:] = template["path"]
+    interpreter.set_path(*template["path"])
     _install(template["installed"])
     filters = _silence_warnings()
     try:
