@@ -350,6 +350,11 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         "sorted(Kind.__annotations__)",
         "['a', 'b']",
     ),
+    "search path under another name": (
+        "import sys; path, words = sys.path, sys.argv",
+        "(path is __import__('sys').path, words is __import__('sys').argv)",
+        "(True, True)",
+    ),
     "nothing changed": ("pass", "helper.get_level()", "as imported"),
 }
 

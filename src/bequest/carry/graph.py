@@ -2,7 +2,7 @@
 
     PackingPickler.pack(obj) -> the stream: a prologue, the object, and behind it what is known only then
 
-The prologue names the dicts which are one per process (`__main__`'s, `builtins`', `sys.modules`); behind the
+The prologue names the containers which are one per process (`__main__`'s dict, `sys.modules`, ...); behind the
 object stand the state of modules and the explanations of stand-ins. What nobody can carry becomes a stand-in
 first; whether that is allowed is decided when the whole message is known (`pickler`).
 """
@@ -86,21 +86,34 @@ class PackingPickler:
         self._seed(file)
 
     def _seed(self, file: Any) -> None:
-        """Write a prologue that puts this process's well-known dicts into both memos.
+        """Write a prologue that puts this process's well-known containers into both memos.
 
-        A dict of exact type is pickled by content without asking anybody; known to the memo, it is a
+        A dict or list of exact type is pickled by content without asking anybody; known to the memo, it is a
         reference.
         """
         seeds = (
             (sys.modules["__main__"].__dict__, b"main_namespace"),
             (namespaces.builtins_namespace(), b"builtins_namespace"),
             (sys.modules, b"all_modules"),
+            *self._shared_lists(),
         )
         file.write(b"\x80\x05")
         for _, name in seeds:
             file.write(b"cbequest.carry.namespaces\n" + name + b"\n)R\x940")
         self.memo = {id(known): (index, known) for index, (known, _) in enumerate(seeds)}
         self.dispatch_table = shapes.registered_reducers()
+
+    def _shared_lists(self) -> list[tuple[Any, bytes]]:
+        """Return the lists of `sys` that a process which starts has as its sender does, and programs alias."""
+        found = ((getattr(sys, "path", None), b"search_path"), (getattr(sys, "argv", None), b"arguments"))
+        if not self.starting:
+            return []
+        # With anything else in it, its content is carried.
+        return [
+            (known, name)
+            for known, name in found
+            if type(known) is list and all(isinstance(entry, str) for entry in known)
+        ]
 
     def pack(self, obj: Any) -> None:
         """Write the message."""

@@ -45,6 +45,16 @@ def all_modules() -> dict[str, ModuleType]:
     return sys.modules
 
 
+def search_path() -> list[str]:
+    """Return `sys.path`."""
+    return sys.path
+
+
+def arguments() -> list[str]:
+    """Return `sys.argv`."""
+    return sys.argv
+
+
 def import_module(name: str) -> Any:
     """Import a module by its dotted name and return it."""
     found = sys.modules.get(name)
