@@ -355,6 +355,17 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         "(path is __import__('sys').path, words is __import__('sys').argv)",
         "(True, True)",
     ),
+    "object of the user's in a library": (
+        "kind = type('Own', (json.JSONEncoder,), {'default': lambda self, it: 'own'});"
+        " json._default_encoder = kind()",
+        "json.dumps({1})",
+        '"own"',
+    ),
+    "first day of the week": (
+        "import calendar; calendar.setfirstweekday(6)",
+        "__import__('calendar').firstweekday()",
+        "6",
+    ),
     "nothing changed": ("pass", "helper.get_level()", "as imported"),
 }
 

@@ -2,7 +2,7 @@
 
     PackingPickler.pack(obj) -> the stream: a prologue, the object, and behind it what is known only then
 
-The prologue names the containers which are one per process (`__main__`'s dict, `sys.modules`, ...); behind the
+The prologue names the containers which are one per process (`__main__`'s dict, `sys.path` ...); behind the
 object stand the state of modules and the explanations of stand-ins. What nobody can carry becomes a stand-in
 first; whether that is allowed is decided when the whole message is known (`pickler`).
 """
@@ -104,7 +104,7 @@ class PackingPickler:
         self.dispatch_table = shapes.registered_reducers()
 
     def _shared_lists(self) -> list[tuple[Any, bytes]]:
-        """Return the lists of `sys` that a process which starts has as its sender does, and programs alias."""
+        """Return the lists of `sys` that programs alias, and that a process which starts has as well."""
         found = ((getattr(sys, "path", None), b"search_path"), (getattr(sys, "argv", None), b"arguments"))
         if not self.starting:
             return []

@@ -246,7 +246,7 @@ def _restore_copyreg(entries: dict[Any, Any]) -> None:
     sys.modules["copyreg"].dispatch_table.update(entries)
 
 
-# --- csv, socket, mimetypes, tempfile, gettext, xml: plain values
+# --- csv, socket, calendar, mimetypes, tempfile, gettext, xml: plain values
 
 _CSV_OWN = frozenset({"excel", "excel-tab", "unix"})
 _CSV_FIELDS = (
@@ -280,6 +280,14 @@ def _capture_timeout() -> float | None:
 
 def _restore_timeout(seconds: float) -> None:
     sys.modules["socket"].setdefaulttimeout(seconds)
+
+
+def _capture_weekday() -> int | None:
+    return int(sys.modules["calendar"].firstweekday()) or None  # Monday, 0, unless set otherwise
+
+
+def _restore_weekday(day: int) -> None:
+    sys.modules["calendar"].setfirstweekday(day)
 
 
 def _mime_maps(database: Any) -> list[dict[str, str]]:
@@ -422,6 +430,7 @@ ADOPTERS = (
     _registry("unpack formats", "shutil", "_UNPACK_FORMATS", lambda entry: entry[1]),
     Adopter("copyreg", _capture_copyreg, _restore_copyreg, owner="copyreg", eager=True),
     Adopter("csv", _capture_csv, _restore_csv, owner="csv"),
+    Adopter("first day of the week", _capture_weekday, _restore_weekday, owner="calendar"),
     Adopter("socket timeout", _capture_timeout, _restore_timeout, owner="socket"),
     Adopter("mime types", _capture_mimetypes, _restore_mimetypes, owner="mimetypes"),
     Adopter("temporary directory", _capture_tempdir, _restore_tempdir, owner="tempfile"),
