@@ -51,6 +51,8 @@ class Reach:
         self._functions: dict[int, tuple[FunctionType, Any, Route]] = {}
         self._aliases: dict[str, ModuleType] = {}
         self._computed = False  # whether any code reads attributes by names that it computes
+        self._computed_of_self = False
+        self._specials: dict[int, list[str]] = {}  # class -> special methods that were put on it
         self._held: set[str] = set()  # modules that such code may be given
         self._handed: set[str] = set()  # modules of which any name may be read
         self._evaluates = False  # whether any code evaluates annotations that are text
@@ -66,6 +68,7 @@ class Reach:
         found = reads(code)
         self._attributes |= found.attributes
         self._computed = self._computed or found.computed
+        self._computed_of_self = self._computed_of_self or found.computed or found.computed_of_self
         self._evaluates = self._evaluates or found.evaluates
         package = namespace.get("__package__")
         for name in found.imports:
@@ -161,6 +164,8 @@ class Reach:
             if base.__flags__ & _HEAPTYPE:
                 self.by_name(base)
         for name, value in list(kind.__dict__.items()):
+            if _is_special(name) and type(value) is FunctionType and value.__module__ != kind.__module__:
+                self._specials.setdefault(id(kind), []).append(name)
             for way, part in _functions_in(value):
                 self._function(part, kind, (name, *way))
 
@@ -192,7 +197,7 @@ class Reach:
             self._held,
             self._annotated,
         )
-        return (names, self._computed, self._evaluates, *map(len, seen))
+        return (names, self._computed, self._computed_of_self, self._evaluates, *map(len, seen))
 
     def _global_items(self) -> Iterator[Any]:
         for module_name, module in list(self._modules.items()):
@@ -272,15 +277,9 @@ class Reach:
 
     def _attribute_names(self, kind: type) -> list[str]:
         """Return the attributes of a user module's class that may be read and may not be as imported."""
-        return [
-            name
-            for name, value in list(kind.__dict__.items())
-            if (
-                type(value) is FunctionType and value.__module__ != kind.__module__
-                if name.startswith("__") and name.endswith("__")
-                else self._computed or name in self._attributes
-            )
-        ]
+        names = kind.__dict__.keys()
+        wanted = list(names) if self._computed_of_self else names & self._attributes
+        return [name for name in wanted if not _is_special(name)] + self._specials.get(id(kind), [])
 
     def _hint_items(self) -> Iterator[Any]:
         """Yield the main module's globals that annotations mention as text; note those of user modules."""
@@ -306,7 +305,7 @@ class Reach:
         for kind in list(self._classes.values()):
             for member in kind.__dict__.get("_member_map_", {}).values():
                 held = getattr(member, "__dict__", {})
-                wanted = held.keys() if self._computed else held.keys() & self._attributes
+                wanted = held.keys() if self._computed_of_self else held.keys() & self._attributes
                 key = f"{kind.__module__}:{kind.__qualname__}.{member._name_}"
                 names = [name for name in wanted - _MADE_BY_ENUM if (key, name) not in self._done]
                 self._done.update((key, name) for name in names)
@@ -322,7 +321,7 @@ class Reach:
                 yield "kept", module_name, "", _joined(namespaces.own_names(module.__dict__))
         for kind in list(self._classes.values()):
             key = f"{kind.__module__}:{kind.__qualname__}"
-            if (key, "") not in self._done:
+            if (key, "") not in self._done and modules.goes_by_name(kind):
                 self._done.add((key, ""))
                 yield "kept", kind.__module__, kind.__qualname__, _joined(list(kind.__dict__))
 
@@ -383,6 +382,10 @@ class Reach:
             if packed and defaults is not None:
                 state[name] = tuple(defaults), packed
         return state
+
+
+def _is_special(name: object) -> bool:
+    return not isinstance(name, str) or (name.startswith("__") and name.endswith("__"))
 
 
 def _joined(names: list[Any]) -> str:

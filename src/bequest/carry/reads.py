@@ -62,8 +62,19 @@ _LOADS_VARIABLE = _LOADS_GLOBAL | {
     for name, op in opcode.opmap.items()
     if name.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")) and name.count("LOAD_") == 1
 }
+_LOADS_FAST = frozenset(
+    opcode.opmap[name] for name in ("LOAD_FAST", "LOAD_FAST_BORROW") if name in opcode.opmap
+)
+# Two variables at once, in halves of the argument; since 3.13.
+_LOADS_TWO_FAST = frozenset(
+    opcode.opmap[name]
+    for name in ("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW")
+    if name in opcode.opmap
+)
 _LOADS_ONE = _LOADS_VARIABLE | {
-    opcode.opmap[name] for name in ("LOAD_CONST", "LOAD_SMALL_INT") if name in opcode.opmap
+    opcode.opmap[name]
+    for name in ("LOAD_CONST", "LOAD_SMALL_INT", "LOAD_COMMON_CONSTANT")
+    if name in opcode.opmap
 }
 # Between a name and what is done with it: caches, prefixes, and the copy that `name.attribute += 1` makes.
 _NOT_SEEN = frozenset(
@@ -84,10 +95,21 @@ class Reads:
         handed: Those of `names` whose objects are handed on as they are, to be read by whatever names.
         evaluates: Whether it may evaluate annotations that are text.
         computed: Whether it may read attributes of objects by names that are in no bytecode.
+        computed_of_self: The same of `self` or `cls` alone, which are no modules.
         whole: Whether the code may ask for any name of its namespace (`globals()`, `eval`, `sys.modules`...).
     """
 
-    __slots__ = ("attributes", "computed", "evaluates", "handed", "imports", "names", "sought", "whole")
+    __slots__ = (
+        "attributes",
+        "computed",
+        "computed_of_self",
+        "evaluates",
+        "handed",
+        "imports",
+        "names",
+        "sought",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -96,6 +118,7 @@ class Reads:
         self.sought: set[str] = set()
         self.handed: set[str] = set()
         self.computed = False
+        self.computed_of_self = False
         self.evaluates = False
         self.whole = False
 
@@ -157,15 +180,31 @@ def _follow_names(code: CodeType, steps: list[tuple[int, int]], found: Reads) ->
     for at, (op, argument) in enumerate(steps):
         if op not in _LOADS_GLOBAL or argument >= len(names):
             if op in _USES_ATTRIBUTE and names[argument] in _GIVES_ALL:
-                found.computed = True
+                _note_computed(code, steps[at - 1 : at], found)
             continue
         if names[argument] in _BY_SECOND:
             asks = at + 1 if _is_asked_by_constant(code, steps, at + 1) else -1
-            found.computed = found.computed or asks < 0
+            if asks < 0:
+                _note_computed(code, _first_alone(steps[at + 1 : at + 3]), found)
         elif names[argument] in _GIVES_ALL:
-            found.computed = True
+            _note_computed(code, _first_alone(steps[at + 1 : at + 3]), found)
         elif at != asks and not _uses_one_attribute(code, steps, at + 1):
             found.handed.add(names[argument])
+
+
+def _first_alone(steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the first of two steps, unless the second reads an attribute of what it loads."""
+    return steps[:1] if all(op not in _USES_ATTRIBUTE for op, _ in steps[1:]) else []
+
+
+def _note_computed(code: CodeType, step: list[tuple[int, int]], found: Reads) -> None:
+    """Note that names of what this step loads are computed."""
+    for op, argument in step:
+        index = argument if op in _LOADS_FAST else argument >> 4 if op in _LOADS_TWO_FAST else -1
+        if index == 0 and code.co_varnames[0] in ("self", "cls"):
+            found.computed_of_self = True
+            return
+    found.computed = True
 
 
 def _is_asked_by_constant(code: CodeType, steps: list[tuple[int, int]], at: int) -> bool:
