@@ -223,3 +223,33 @@ def test_found_namespaces_are_this_processs_own() -> None:
     assert namespaces.main_namespace() is vars(sys.modules["__main__"])
     assert namespaces.module_namespace("sent") is vars(sys.modules["sent"])
     assert namespaces.all_modules() is sys.modules
+
+
+UNLISTED = (
+    HEAD
+    + """
+import types
+
+plugin = types.ModuleType("plugin")
+exec("hits = 0\\ndef hit():\\n    global hits\\n    hits += 1\\n    return hits\\n", plugin.__dict__)
+hit = plugin.hit
+
+def look({parameters}):
+    plugin.hits = 5
+    print(hit(), plugin.hits, hit.__globals__ is vars(plugin), plugin.hit is hit)
+
+child = mp.Process(target=look, args=({parameters}))
+child.start()
+child.join()
+"""
+)
+
+
+@pytest.mark.parametrize("parameters", ["", "plugin, hit", "hit, plugin"])
+def test_module_that_is_not_listed_is_one_with_its_functions(
+    tmp_path: Path, clean_method: str, parameters: str
+) -> None:
+    """A module made by `ModuleType`, never put into `sys.modules`, and its functions share their globals."""
+    text = UNLISTED.replace("{parameters}", parameters)
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["6 6 True True"]

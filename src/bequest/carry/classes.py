@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bequest.carry.graph import PackingPickler
 
 # What `type.__new__` makes by itself, or what cannot leave its process.
-_MADE_BY_TYPE = frozenset(("__dict__", "__weakref__", "_abc_impl", "__annotations_cache__"))
+_MADE_BY_TYPE = frozenset(("__dict__", "__weakref__", "_abc_impl"))
 _HEAPTYPE = 1 << 9
 
 # What `type.__new__` must be given.
@@ -43,6 +43,7 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         found = registry.find(type(kind))
         if found is not None:
             return found(kind, packing)
+    packing.reach.annotated(kind)
     token = identity.token_of(kind)
     attributes = _own_attributes(kind)
     essentials = {name: attributes.pop(name) for name in _ESSENTIAL if name in attributes}

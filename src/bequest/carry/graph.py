@@ -2,7 +2,7 @@
 
     PackingPickler.pack(obj) -> the stream: a prologue, the object, and behind it what is known only then
 
-The prologue names the dicts which are one per process (`__main__`'s, `builtins`', `sys.modules`); behind the
+The prologue names the containers which are one per process (`__main__`'s dict, `sys.path` ...); behind the
 object stand the state of modules and the explanations of stand-ins. What nobody can carry becomes a stand-in
 first; whether that is allowed is decided when the whole message is known (`pickler`).
 """
@@ -88,21 +88,34 @@ class PackingPickler:
         self._seed(file)
 
     def _seed(self, file: Any) -> None:
-        """Write a prologue that puts this process's well-known dicts into both memos.
+        """Write a prologue that puts this process's well-known containers into both memos.
 
-        A dict of exact type is pickled by content without asking anybody; known to the memo, it is a
+        A dict or list of exact type is pickled by content without asking anybody; known to the memo, it is a
         reference.
         """
         seeds = (
             (sys.modules["__main__"].__dict__, b"main_namespace"),
             (namespaces.builtins_namespace(), b"builtins_namespace"),
             (sys.modules, b"all_modules"),
+            *self._shared_lists(),
         )
         file.write(b"\x80\x05")
         for _, name in seeds:
             file.write(b"cbequest.carry.namespaces\n" + name + b"\n)R\x940")
         self.memo = {id(known): (index, known) for index, (known, _) in enumerate(seeds)}
         self.dispatch_table = shapes.registered_reducers()
+
+    def _shared_lists(self) -> list[tuple[Any, bytes]]:
+        """Return the lists of `sys` that programs alias, and that a process which starts has as well."""
+        found = ((getattr(sys, "path", None), b"search_path"), (getattr(sys, "argv", None), b"arguments"))
+        if not self.starting:
+            return []
+        # With anything else in it, its content is carried.
+        return [
+            (known, name)
+            for known, name in found
+            if type(known) is list and all(isinstance(entry, str) for entry in known)
+        ]
 
     def pack(self, obj: Any) -> None:
         """Write the message."""
@@ -129,6 +142,19 @@ class PackingPickler:
             reference = self._references[id(module)] = _NamespaceOf(module)
             self.reach.module(module)
         return reference
+
+    def unlisted_module(self, namespace: dict[str, Any]) -> Any:
+        """Return an object whose pickle is the module, not in `sys.modules`, that has this namespace."""
+        reference = self._references.get(id(namespace))
+        if reference is None:
+            reference = self._references[id(namespace)] = _Unlisted(namespace)
+        return reference
+
+    def unlisted_namespace(self, namespace: dict[str, Any]) -> Any:
+        """Return an object whose pickle is such a module's namespace; None for a dict that is not one's."""
+        if not ("__spec__" in namespace and "__loader__" in namespace):  # as `ModuleType` makes them
+            return None
+        return self.unlisted_module(namespace).its_namespace
 
     def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return the present bindings of a namespace that travels by value."""
@@ -383,6 +409,19 @@ class _NamespaceOf:
         self.module = module
 
 
+class _Unlisted:
+    """Rebuilt, it is a module that `sys.modules` does not list; `its_namespace` is the dict of that."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.its_namespace = _NamespaceOfUnlisted(self)
+
+
+class _NamespaceOfUnlisted:
+    def __init__(self, module: _Unlisted) -> None:
+        self.module = module
+
+
 class _Explained:
     """An explanation whose path is known now."""
 
@@ -403,6 +442,19 @@ def _reduce_namespace(reference: _NamespaceOf, packing: PackingPickler) -> Any:
     if modules.is_importable(module):
         return namespaces.module_namespace, (module.__name__,)
     return namespaces.made_namespace, (module.__name__,)
+
+
+def _reduce_unlisted(unlisted: _Unlisted, packing: PackingPickler) -> Any:
+    values = {name: value for name, value in unlisted.namespace.items() if name != "__builtins__"}
+    # Importers may hold what cannot be carried, and the module does without.
+    importers = {name: values.pop(name) for name in ("__spec__", "__loader__") if name in values}
+    values |= packing.carriable(importers)
+    name = str(values.get("__name__"))
+    return namespaces.new_module, (name,), values, None, None, namespaces.fill_new_module
+
+
+def _reduce_namespace_of_unlisted(reference: _NamespaceOfUnlisted, packing: PackingPickler) -> Any:
+    return namespaces.namespace_of, (reference.module,)
 
 
 def _reduce_explained(explained: _Explained, packing: PackingPickler) -> Any:
@@ -427,5 +479,7 @@ _OWN: dict[type, Callable[[Any, Any], Any]] = {
     _Message: _reduce_message,
     _Tail: _reduce_tail,
     _NamespaceOf: _reduce_namespace,
+    _Unlisted: _reduce_unlisted,
+    _NamespaceOfUnlisted: _reduce_namespace_of_unlisted,
     _Explained: _reduce_explained,
 }

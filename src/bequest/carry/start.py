@@ -111,12 +111,13 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
     interpreter = header["plain"]["interpreter"]
+    found = interpreter["path"]
     # User modules are left to the children, until one has shown that they can be imported: see `learned`.
     wanted = sorted(name for name in packed.named if _is_library(sys.modules.get(name)))
     template = {
         "main": description,
         "installed": header["installed"],
-        "path": interpreter["path"]["path"],
+        "path": (found["path"], found["places"]),
         # For a main module that runs again; of no account otherwise, and no reason for another template.
         "arguments": interpreter["arguments"] if context.main == "import" else None,
         "modules": wanted,
@@ -203,8 +204,9 @@ def prepare_template(template: dict[str, Any]) -> None:
         template: `Parcel.template` of the start at hand. A repetition costs next to nothing.
     """
     from bequest.carry import mainmodule
+    from bequest.carry.ambient import interpreter
 
-    sys.path[:] = template["path"]
+    interpreter.set_path(*template["path"])
     if template["arguments"] is not None:
         sys.argv[:] = template["arguments"]
     _install(template["installed"])
