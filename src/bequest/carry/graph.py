@@ -18,6 +18,7 @@ from bequest.carry import (
     arrival,
     bindings,
     classes,
+    derived,
     functions,
     instances,
     modules,
@@ -237,10 +238,13 @@ class PackingPickler:
         singleton = shapes.library_global(obj)
         if singleton is not None:
             return singleton
-        if shapes.shape_of(type(obj)) is shapes.COPIED_UNLESS_GLOBAL:
+        shape = shapes.shape_of(type(obj))
+        if shape is shapes.COPIED_UNLESS_GLOBAL:
             return instances.reduce_by_state(obj)
         try:
-            reduced = obj.__reduce_ex__(PROTOCOL)
+            reduced = self._as_derived(obj) if shape is shapes.DERIVED else None
+            if reduced is None:
+                reduced = obj.__reduce_ex__(PROTOCOL)
         except RecursionError as error:
             if not self.is_deep:  # perhaps for the depth at which it was asked: the pass in Python will know
                 raise
@@ -250,6 +254,17 @@ class PackingPickler:
         if isinstance(reduced, str):
             return self._by_its_name(obj, reduced)
         return reduced
+
+    def _as_derived(self, obj: Any) -> Any:
+        """Reduce an instance of a user's class by the class of C above it; None where that is not the way."""
+        if not self.starting and shapes.users_say_how(type(obj)):
+            return None
+        try:
+            return derived.reduce_derived(obj)
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - the class above refuses: the object's own way is asked next, and told
+            return None
 
     def _registered(self, obj: Any) -> Any:
         """Reduce an object by the reducer that was registered for its type."""

@@ -14,7 +14,15 @@ from bequest.carry import instances, modules, namespaces
 from bequest.carry.remember import Remembered
 
 # How instances of a class are reduced.
-PLAIN, COPIED, COPIED_UNLESS_GLOBAL, OWN_WAY_BUT_USERS, OWN_WAY = range(5)
+PLAIN, COPIED, COPIED_UNLESS_GLOBAL, OWN_WAY_BUT_USERS, DERIVED, OWN_WAY = range(6)
+_PICKLING = (
+    "__reduce_ex__",
+    "__reduce__",
+    "__getstate__",
+    "__setstate__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+)
 _shapes = Remembered()
 
 
@@ -40,7 +48,7 @@ def _find_shape(kind: type) -> int:
     )
     is_users = modules.is_users_class(kind)
     if not instances.can_copy(kind):
-        return OWN_WAY
+        return DERIVED if is_users else OWN_WAY
     if has_own_way and _only_builtin_way(kind):
         has_own_way = False
     if has_own_way:
@@ -78,16 +86,14 @@ def _only_builtin_way(kind: type) -> bool:
     """Tell whether the only pickling methods of a class are its builtin base's (`int.__getnewargs__`)."""
     base = instances.solid_base(kind)
     return base is not object and all(
-        getattr(kind, name, None) is getattr(base, name, None)
-        for name in (
-            "__reduce_ex__",
-            "__reduce__",
-            "__getstate__",
-            "__setstate__",
-            "__getnewargs__",
-            "__getnewargs_ex__",
-        )
+        getattr(kind, name, None) is getattr(base, name, None) for name in _PICKLING
     )
+
+
+def users_say_how(kind: type) -> bool:
+    """Tell whether a user's class, or one above it, says itself how its instances are pickled."""
+    users = [base for base in kind.__mro__ if modules.is_users_class(base)]
+    return any(name in base.__dict__ for base in users for name in _PICKLING)
 
 
 _merged: dict[str, Any] = {"sizes": (-1, -1), "table": {}}
