@@ -11,6 +11,7 @@ import logging
 import lzma
 import os
 import pickle
+import random
 import sqlite3
 import ssl
 import struct
@@ -29,6 +30,23 @@ from bequest.errors import CarryError
 def again(obj: Any) -> Any:
     """Return `obj` as a child would have it."""
     return pickle.loads(pack(obj, starting=True, strict=True).data)
+
+
+# -- random
+
+
+def test_system_random_draws_there() -> None:
+    """A generator that draws from the system has no state to carry; what else it holds comes along."""
+
+    class Tokens(random.SystemRandom):
+        def __init__(self, length: int) -> None:
+            super().__init__()
+            self.length = length
+
+    arrived = again(Tokens(8))
+
+    assert 0 <= arrived.random() < 1
+    assert arrived.length == 8
 
 
 # -- sqlite3

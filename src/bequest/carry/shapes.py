@@ -105,9 +105,19 @@ def registered_reducers() -> dict[type, Any]:
     extra: dict[type, Any] = {} if reduction is None else reduction.ForkingPickler._extra_reducers
     sizes = (len(extra), len(copyreg.dispatch_table))
     if _merged["sizes"] != sizes:
-        _merged.update(sizes=sizes, table={**copyreg.dispatch_table, **extra})
+        better = {kind: way for kind, way in extra.items() if not _is_outdone(kind, way)}
+        _merged.update(sizes=sizes, table={**copyreg.dispatch_table, **better})
     table: dict[type, Any] = _merged["table"]
     return table
+
+
+def _is_outdone(kind: Any, reducer: Any) -> bool:
+    """Tell whether multiprocessing's reducer is of a time when the type could not yet reduce itself.
+
+    That of `functools.partial` forgets the attributes.
+    """
+    is_standard = getattr(reducer, "__module__", None) == "multiprocessing.reduction"
+    return is_standard and kind.__reduce__ is not object.__reduce__
 
 
 def is_users_reducer(reducer: Any) -> bool:

@@ -63,6 +63,18 @@ def own_manager() -> Any:
     return logging.Logger.manager
 
 
+@carries("random.SystemRandom", subclasses=True)
+def reduce_system_random(source: Any, packing: Packing) -> Reduced:
+    """By its attributes: it draws from the system, and raises where it is asked for a state."""
+    import random
+
+    kind = type(source)
+    attributes = (instances.instance_dict(source) or None, instances.read_slots(source) or None, None)
+    # The C class under `Random`: what is between may have a constructor that needs arguments.
+    base = random.Random.__base__
+    return instances.create, (kind, base, None), attributes, None, None, instances.fill
+
+
 @carries("xmlrpc.client.ServerProxy", subclasses=True)
 def reduce_server_proxy(proxy: Any, packing: Packing) -> Reduced:
     """By state: any attribute that pickle asks for, even `__setstate__`, it takes for a remote method."""
