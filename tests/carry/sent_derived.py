@@ -91,3 +91,48 @@ def with_abstract_property() -> Any:
         def size(self) -> int: ...
 
     return Shape
+
+
+def claiming() -> Any:
+    """Return an instance of a local class that says it is of another, as proxies do."""
+
+    class Claiming:
+        @property  # type: ignore[misc]  # typeshed has a property that can be set
+        def __class__(self) -> Any:
+            return int
+
+        def __init__(self) -> None:
+            self.value = 1
+
+    return Claiming()
+
+
+def like_its_metaclass() -> Any:
+    """Return a class with attributes for which its metaclass has descriptors."""
+
+    class Meta(type):
+        @property
+        def label(cls) -> str:
+            return "of all"
+
+    class Labelled(metaclass=Meta):
+        label = "own"
+        __name__ = "n"
+
+    return Labelled
+
+
+def property_error() -> Any:
+    """Return a function that returns what the error about a property without a setter says."""
+
+    class Sized:
+        size = property(lambda self: 1)
+
+    def ask() -> str:
+        try:
+            Sized().size = 2
+        except AttributeError as error:
+            return str(error).replace("property_error.<locals>.", "")
+        return "it was set"
+
+    return ask

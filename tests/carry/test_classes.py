@@ -32,6 +32,21 @@ WORKING: dict[str, tuple[Callable[[], Any], str, Any]] = {
         ("ran", "command"),
     ),
     "abstract property": (sent_derived.with_abstract_property, "sorted(it.__abstractmethods__)", ["size"]),
+    "claims another class": (
+        sent_derived.claiming,
+        "(it.value, it.__class__, type(it).__name__)",
+        (1, int, "Claiming"),
+    ),
+    "names of the metaclass": (
+        sent_derived.like_its_metaclass,
+        "(it.label, it().label, it().__name__)",
+        ("of all", "own", "n"),
+    ),
+    "name of a property": (
+        sent_derived.property_error,
+        "it()",
+        "property 'size' of 'Sized' object has no setter",
+    ),
     "metaclass": (sent.with_metaclass, "it.shout()", "MADE"),
     "enum by name": (sent.colour, "it['GREEN'].value", 2),
     "enum alias": (sent.colour, "it.ROUGE is it.RED", True),

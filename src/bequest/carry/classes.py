@@ -9,6 +9,7 @@ dataclass with its methods. Where a metaclass is written in C (ctypes) there is 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from types import GetSetDescriptorType, MemberDescriptorType
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 
 # What `type.__new__` makes by itself, or what cannot leave its process.
 _MADE_BY_TYPE = frozenset(("__dict__", "__weakref__", "_abc_impl", "__annotations_cache__"))
+
+# What `type` keeps in the namespace of a class when it is set; its other descriptors, and those of a user's
+# metaclass, do something else with the value, or refuse it (`__class__`).
+_KEPT_BY_TYPE = frozenset(
+    (
+        "__module__",
+        "__doc__",
+        "__abstractmethods__",
+        "__annotations__",
+        "__annotate__",
+        "__type_params__",
+    )
+)
 _HEAPTYPE = 1 << 9
 
 # What `type.__new__` must be given.
@@ -217,7 +231,13 @@ def _set_attributes(kind: Any, sender: int, attributes: dict[str, Any], numbers:
         type.__delattr__(kind, name)
     for (name, value), number in zip(attributes.items(), numbers, strict=True):
         if bindings.wins(kind.__dict__, (token, name), sender, number):
-            type.__setattr__(kind, name, value)
+            if _is_taken_by_metaclass(type(kind), name):
+                _put_into_namespace(kind, name, value)
+            else:
+                type.__setattr__(kind, name, value)
+            if isinstance(value, property):
+                # Its errors tell it, and nothing else shows it.
+                property.__set_name__(value, kind, name)  # type: ignore[attr-defined]  # not in typeshed
             bindings.note((token, name), sender, number, value)
     if "__abstractmethods__" in attributes and "_abc_impl" not in kind.__dict__:
         import _abc  # as above
@@ -225,10 +245,27 @@ def _set_attributes(kind: Any, sender: int, attributes: dict[str, Any], numbers:
         _abc._abc_init(kind)
 
 
+def _is_taken_by_metaclass(metaclass: Any, name: str) -> bool:
+    """Tell whether setting an attribute of a class calls a descriptor of its metaclass."""
+    for above in metaclass.__mro__:
+        if name in above.__dict__:
+            is_kept = above is type and name in _KEPT_BY_TYPE
+            return not is_kept and hasattr(type(above.__dict__[name]), "__set__")
+    return False
+
+
+def _put_into_namespace(kind: Any, name: str, value: Any) -> None:
+    """Give a class an attribute past all descriptors, as the class statement has."""
+    gc.get_referents(kind.__dict__)[0][name] = value  # the dict under the read-only proxy
+    # Setting any attribute has the interpreter forget what it has looked up in this class and those below.
+    type.__setattr__(kind, "_bequest", None)
+    type.__delattr__(kind, "_bequest")
+
+
 def is_enum_member(obj: Any) -> bool:
     """Tell whether `obj` is a member of an enum."""
     enum = sys.modules.get("enum")
-    return enum is not None and isinstance(obj, enum.Enum)
+    return enum is not None and issubclass(type(obj), enum.Enum)
 
 
 def reduce_enum_member(member: Any, packing: PackingPickler) -> Any:

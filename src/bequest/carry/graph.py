@@ -171,9 +171,10 @@ class PackingPickler:
         reduce = _OWN.get(kind)
         if reduce is not None:
             return self._guarded(reduce, obj)
-        if isinstance(obj, type):
+        # By type: an object may claim any `__class__`, and a lazy proxy would be evaluated to tell.
+        if issubclass(kind, type):
             return self._guarded(classes.reduce_class, obj)
-        if isinstance(obj, ModuleType):
+        if issubclass(kind, ModuleType):
             return self._guarded(functions.reduce_module, obj)
         self.reach.kinds[kind] = None
         if kind in self.dispatch_table and shapes.is_users_reducer(self.dispatch_table[kind]):
@@ -206,7 +207,7 @@ class PackingPickler:
             return self._registered(obj)
         if classes.is_enum_member(obj):
             return classes.reduce_enum_member(obj, self)
-        if isinstance(obj, BaseException):
+        if issubclass(kind, BaseException):
             from bequest.carry import exceptions
 
             return exceptions.reduce_exception(obj, self)

@@ -63,6 +63,8 @@ def _find_shape(kind: type) -> int:
         or kind.__new__ is not object.__new__
         or kind.__setattr__ is not object.__setattr__
         or instances.solid_base(kind) is not object
+        # Pickle compares `__class__` with the class, and an object may claim another.
+        or any("__class__" in base.__dict__ for base in kind.__mro__[:-1])
     )
     return COPIED if takes_part else PLAIN
 
