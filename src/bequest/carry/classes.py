@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from bequest.carry.graph import PackingPickler
 
 # What `type.__new__` makes by itself, or what cannot leave its process.
-_MADE_BY_TYPE = frozenset(("__dict__", "__weakref__", "_abc_impl", "__annotations_cache__"))
+_MADE_BY_TYPE = frozenset(
+    (
+        "__dict__",
+        "__weakref__",
+        "_abc_impl",
+        "__annotations_cache__",
+        "__ctype_be__",  # made by ctypes for its numbers
+        "__ctype_le__",
+    )
+)
 
 # What `type` keeps in the namespace of a class when it is set; its other descriptors, and those of a user's
 # metaclass, do something else with the value, or refuse it (`__class__`).
@@ -56,8 +65,9 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         return _reduce_hidden_class(kind)
     if not _is_python_metaclass(type(kind)):
         found = registry.find(type(kind))
-        if found is not None:
-            return found(kind, packing)
+        reduced = None if found is None else found(kind, packing)
+        if reduced is not None:
+            return reduced
     token = identity.token_of(kind)
     attributes = _own_attributes(kind)
     essentials = {name: attributes.pop(name) for name in _ESSENTIAL if name in attributes}
@@ -199,11 +209,14 @@ def make_class(
 
 def _new_class(metaclass: Any, name: str, bases: tuple[type, ...], essentials: dict[str, Any]) -> Any:
     if not _is_python_metaclass(metaclass):
-        return metaclass.__new__(metaclass, name, bases, dict(essentials))
+        in_c: Any = instances.solid_base(metaclass)
+        made: Any = in_c.__new__(metaclass, name, bases, dict(essentials))
+        in_c.__init__(made, name, bases, dict(essentials))  # that of ctypes does the work there, since 3.13
+        return made
     if any("__init_subclass__" in base.__dict__ for b in bases for base in b.__mro__ if base is not object):
         silent = _silent_base(bases)
         try:
-            made: Any = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
+            made = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
             type.__setattr__(made, "__bases__", bases)  # a metaclass may have a `__setattr__` of its own
         except TypeError:  # a layout like none above: then `__init_subclass__` is heard
             pass
