@@ -162,3 +162,21 @@ def test_found_namespaces_are_this_processs_own() -> None:
     assert namespaces.main_namespace() is vars(sys.modules["__main__"])
     assert namespaces.module_namespace("sent") is vars(sys.modules["sent"])
     assert namespaces.all_modules() is sys.modules
+
+
+def test_object_that_is_a_global_by_its_own_word_comes_home(tmp_path: Path, clean_method: str) -> None:
+    """What says that it is pickled as a global of the main module is that global in every process."""
+    text = SERVING.format(
+        steps="""
+class Only:
+    def __reduce__(self):
+        return "ONLY"
+
+ONLY = Only()
+print(tell(lambda: ONLY) is ONLY)
+ours.send(lambda found=ONLY: found is ONLY)
+print(ours.recv())
+"""
+    )
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["True", "True"]

@@ -194,15 +194,7 @@ class PackingPickler:
         """Reduce an instance: as its own module's object, as a copy of what it holds, or by its own way."""
         place = self._as_global(obj, kind)
         if place is not None:
-            _, (_, base, value), state, *_ = instances.reduce_by_state(obj)
-            return (
-                namespaces.find_global,
-                (*place, kind, base, value),
-                state,
-                None,
-                None,
-                namespaces.set_global,
-            )
+            return self._found_or_made(obj, place)
         if kind in self.dispatch_table:
             return self._registered(obj)
         if classes.is_enum_member(obj):
@@ -299,11 +291,19 @@ class PackingPickler:
         if module is None or not modules.is_main(module):
             return name
         if instances.can_copy(type(obj)):
-            return instances.reduce_by_state(obj)
+            return self._found_or_made(obj, ("__main__", name) if module.__dict__.get(name) is obj else None)
         refusal = NotCarriedError(
             f"it is known only as {name} of __main__", "Put it into a module of its own"
         )
         return self._leave(obj, refusal, None)
+
+    def _found_or_made(self, obj: Any, place: tuple[str, str] | None) -> Any:
+        """Reduce `obj` to what it holds, for a receiver where nothing is found in its place."""
+        make, (kind, base, value), state, *rest = instances.reduce_by_state(obj)
+        if place is None:
+            return make, (kind, base, value), state, *rest
+        made = (*place, kind, base, value)
+        return namespaces.find_global, made, state, None, None, namespaces.set_global
 
     def _as_global(self, obj: Any, kind: type) -> tuple[str, str] | None:
         """Return (module, name) where `obj` is a global of a user module, to be found there by the receiver.
