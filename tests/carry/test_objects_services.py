@@ -12,24 +12,51 @@ import lzma
 import os
 import pickle
 import random
+import re
 import sqlite3
 import ssl
 import struct
 import xmlrpc.client
 import zlib
+import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bequest.carry.pickler import pack
+from bequest.carry.pickler import dumps, pack
 from bequest.errors import CarryError
+from receiving import Receiver
 
 
 def again(obj: Any) -> Any:
     """Return `obj` as a child would have it."""
     return pickle.loads(pack(obj, starting=True, strict=True).data)
+
+
+# -- time zones and tokens
+
+
+def test_time_zone_of_a_class_that_comes_along(receiver: Receiver) -> None:
+    """A zone is in the cache of its class, which comes with it and has that very zone there."""
+
+    class Zone(zoneinfo.ZoneInfo):
+        pass
+
+    zone: Any = Zone("UTC")
+    zone.note = "note"
+
+    assert receiver.ask("(it.key, it.note, type(it)('UTC') is it)", dumps(zone)) == ("UTC", "note", True)
+
+
+def test_scanner_of_a_lexicon() -> None:
+    """It is compiled again, with its flags, and calls what it called."""
+    lexer: Any = re.Scanner([("[a-z]+", lambda found, text: text), (r"\s", None)], re.IGNORECASE)  # type: ignore[attr-defined]
+
+    assert again(lexer).scan("Ab c") == (["Ab", "c"], "")
+    with pytest.raises(CarryError, match="of several texts"):
+        again(lexer.scanner)
 
 
 # -- random

@@ -75,6 +75,29 @@ def reduce_system_random(source: Any, packing: Packing) -> Reduced:
     return instances.create, (kind, base, None), attributes, None, None, instances.fill
 
 
+@carries("zoneinfo.ZoneInfo", subclasses=True)
+def reduce_time_zone(zone: Any, packing: Packing) -> Reduced:
+    """By its key. One of a user's class is made past the cache of its class, which may hold this very one.
+
+    The cache is an attribute of the class, and comes with it. A zone made of a file has no key, and refuses.
+    """
+    import zoneinfo
+
+    kind = type(zone)
+    if kind is zoneinfo.ZoneInfo or zone.key is None:
+        return packing.own_way(zone)
+    attributes = (instances.instance_dict(zone) or None, instances.read_slots(zone) or None, None)
+    return make_time_zone, (kind, zone.key), attributes, None, None, instances.fill
+
+
+def make_time_zone(kind: Any, key: str) -> Any:
+    """Return a time zone that no cache knows."""
+    import zoneinfo
+
+    # Of the library's class, whatever the user's has under that name.
+    return zoneinfo.ZoneInfo.__dict__["no_cache"].__get__(None, kind)(key)
+
+
 @carries("xmlrpc.client.ServerProxy", subclasses=True)
 def reduce_server_proxy(proxy: Any, packing: Packing) -> Reduced:
     """By state: any attribute that pickle asks for, even `__setstate__`, it takes for a remote method."""
@@ -88,6 +111,22 @@ def reduce_server_proxy(proxy: Any, packing: Packing) -> Reduced:
 def reduce_struct(packer: Any, packing: Packing) -> Reduced:
     """By its format."""
     return type(packer), (packer.format,)
+
+
+@carries("re.Scanner", subclasses=True)
+def reduce_lexer(lexer: Any, packing: Packing) -> Reduced:
+    """See `matching`."""
+    from bequest.carry.objects import matching
+
+    return matching.reduce_lexer(lexer, packing)
+
+
+@carries("re.Pattern")
+def reduce_pattern(pattern: Any, packing: Packing) -> Reduced:
+    """See `matching`."""
+    from bequest.carry.objects import matching
+
+    return matching.reduce_pattern(pattern, packing)
 
 
 _SCANNER_PARTS = (
