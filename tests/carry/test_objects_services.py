@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gc
 import hashlib
 import hmac
@@ -163,10 +164,9 @@ def test_database_in_memory_is_copied() -> None:
     source = sqlite3.connect(":memory:")
     source.execute("create table t (n)")
     source.execute("insert into t values (4)")
-    with pytest.raises(CarryError, match="transaction"):
-        again(source)
     source.commit()
     arrived = again(source)
+    assert not arrived.in_transaction
     arrived.execute("insert into t values (5)")
     assert source.execute("select n from t").fetchall() == [(4,)]
     assert arrived.execute("select n from t").fetchall() == [(4,), (5,)]
@@ -175,15 +175,39 @@ def test_database_in_memory_is_copied() -> None:
     again(source)
 
 
+def test_transaction_of_a_database_in_memory_goes_on() -> None:
+    """What has been written and not committed is there, in a transaction as here."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as source:
+        source.execute("create table t (n)")
+        source.execute("insert into t values (4)")
+        with contextlib.closing(again(source)) as arrived:
+            assert arrived.in_transaction
+            assert arrived.execute("select n from t").fetchall() == [(4,)]
+            assert source.in_transaction
+
+
+def test_cursor_without_rows_to_give_is_made_again(store: Store) -> None:
+    """One that has done its work executes there, on the connection that came with it; others are refused."""
+    cursor = store.cursor()
+    cursor.arraysize = 7
+    cursor.execute("select * from person")
+    with pytest.raises(CarryError, match="half way"):
+        again(cursor)
+    cursor.fetchall()
+
+    connection, arrived = again((store, cursor))
+    with contextlib.closing(connection):
+        assert (arrived.connection is connection, arrived.arraysize) == (True, 7)
+        assert arrived.execute("select count(*) from person").fetchone() == (2,)
+
+
 def test_row_keeps_its_names(store: Store) -> None:
-    """A `sqlite3.Row` is found by name and by place; its cursor is refused."""
+    """A `sqlite3.Row` is found by name and by place."""
     store.row_factory = sqlite3.Row
     cursor = store.execute('select id, name as "the ""name""" from person')
     row = cursor.fetchone()
     arrived = again(row)
     assert (arrived, arrived.keys(), arrived['the "name"']) == (row, row.keys(), "ann")
-    with pytest.raises(CarryError, match="connection"):
-        again(cursor)
     del cursor
     gc.collect()  # the rebuilt row's connection is closed, not left to the collector
 

@@ -267,12 +267,19 @@ def reduce_row(row: Any, packing: Packing) -> Reduced:
     return sqlite.reduce_row(row, packing)
 
 
-@carries("sqlite3.Cursor", "sqlite3.Blob", subclasses=True)
-def refuse_cursor(cursor: Any, packing: Packing) -> Reduced:
-    """It is half way through a statement."""
+@carries("sqlite3.Cursor", subclasses=True)
+def reduce_cursor(cursor: Any, packing: Packing) -> Reduced:
+    """See `sqlite`."""
+    from bequest.carry.objects import sqlite
+
+    return sqlite.reduce_cursor(cursor, packing)
+
+
+@carries("sqlite3.Blob")
+def refuse_blob(blob: Any, packing: Packing) -> Reduced:
+    """It is open on a row of its connection."""
     raise NotCarriedError(
-        "it is part of a connection of this process",
-        "Pass the rows, or the connection, and execute the statement there",
+        "it is part of a connection of this process", "Pass the connection and open it there"
     )
 
 
