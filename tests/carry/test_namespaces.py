@@ -253,3 +253,21 @@ def test_module_that_is_not_listed_is_one_with_its_functions(
     text = UNLISTED.replace("{parameters}", parameters)
 
     assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["6 6 True True"]
+
+
+def test_object_that_is_a_global_by_its_own_word_comes_home(tmp_path: Path, clean_method: str) -> None:
+    """What says that it is pickled as a global of the main module is that global in every process."""
+    text = SERVING.format(
+        steps="""
+class Only:
+    def __reduce__(self):
+        return "ONLY"
+
+ONLY = Only()
+print(tell(lambda: ONLY) is ONLY)
+ours.send(lambda found=ONLY: found is ONLY)
+print(ours.recv())
+"""
+    )
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["True", "True"]

@@ -50,6 +50,19 @@ def test_recursion_limit_is_given_back() -> None:
     assert sys.getrecursionlimit() == limit
 
 
+class _Endless:
+    """Makes another one of its kind whenever it is asked what it is made of."""
+
+    def __reduce__(self) -> Any:
+        return list, (_Endless(),)
+
+
+def test_objects_that_are_made_without_end_are_refused() -> None:
+    """An object whose parts are always new ones ends in an error, not in the memory's end."""
+    with pytest.raises(RecursionError, match="without end"):
+        pack(_Endless())
+
+
 def test_refusal_in_a_deep_graph_is_told() -> None:
     """What cannot be carried at the bottom of a deep graph is named, by a path that a person can read."""
     head: Any = sent.running_generator()

@@ -9,6 +9,7 @@ dataclass with its methods. Where a metaclass is written in C (ctypes) there is 
 
 from __future__ import annotations
 
+import gc
 import sys
 from types import GetSetDescriptorType, MemberDescriptorType
 
@@ -22,7 +23,29 @@ if TYPE_CHECKING:
     from bequest.carry.graph import PackingPickler
 
 # What `type.__new__` makes by itself, or what cannot leave its process.
-_MADE_BY_TYPE = frozenset(("__dict__", "__weakref__", "_abc_impl"))
+_MADE_BY_TYPE = frozenset(
+    (
+        "__dict__",
+        "__weakref__",
+        "_abc_impl",
+        "__annotations_cache__",
+        "__ctype_be__",  # made by ctypes for its numbers
+        "__ctype_le__",
+    )
+)
+
+# What `type` keeps in the namespace of a class when it is set; its other descriptors, and those of a user's
+# metaclass, do something else with the value, or refuse it (`__class__`).
+_KEPT_BY_TYPE = frozenset(
+    (
+        "__module__",
+        "__doc__",
+        "__abstractmethods__",
+        "__annotations__",
+        "__annotate__",
+        "__type_params__",
+    )
+)
 _HEAPTYPE = 1 << 9
 
 # What `type.__new__` must be given.
@@ -41,8 +64,9 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         return _reduce_hidden_class(kind)
     if not _is_python_metaclass(type(kind)):
         found = registry.find(type(kind))
-        if found is not None:
-            return found(kind, packing)
+        reduced = None if found is None else found(kind, packing)
+        if reduced is not None:
+            return reduced
     packing.reach.annotated(kind)
     token = identity.token_of(kind)
     attributes = _own_attributes(kind)
@@ -186,11 +210,14 @@ def make_class(
 
 def _new_class(metaclass: Any, name: str, bases: tuple[type, ...], essentials: dict[str, Any]) -> Any:
     if not _is_python_metaclass(metaclass):
-        return metaclass.__new__(metaclass, name, bases, dict(essentials))
+        in_c: Any = instances.solid_base(metaclass)
+        made: Any = in_c.__new__(metaclass, name, bases, dict(essentials))
+        in_c.__init__(made, name, bases, dict(essentials))  # that of ctypes does the work there, since 3.13
+        return made
     if any("__init_subclass__" in base.__dict__ for b in bases for base in b.__mro__ if base is not object):
         silent = _silent_base(bases)
         try:
-            made: Any = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
+            made = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
             type.__setattr__(made, "__bases__", bases)  # a metaclass may have a `__setattr__` of its own
         except TypeError:  # a layout like none above: then `__init_subclass__` is heard
             pass
@@ -220,7 +247,13 @@ def _set_attributes(
         type.__delattr__(kind, name)
     for (name, value), number in zip(attributes.items(), numbers, strict=True):
         if bindings.wins(kind.__dict__, (token, name), sender, number):
-            type.__setattr__(kind, name, value)
+            if _is_taken_by_metaclass(type(kind), name):
+                _put_into_namespace(kind, name, value)
+            else:
+                type.__setattr__(kind, name, value)
+            if isinstance(value, property):
+                # Its errors tell it, and nothing else shows it.
+                property.__set_name__(value, kind, name)  # type: ignore[attr-defined]  # not in typeshed
             bindings.note((token, name), sender, number, value)
     if "__abstractmethods__" in attributes and "_abc_impl" not in kind.__dict__:
         import _abc  # as above
@@ -228,10 +261,27 @@ def _set_attributes(
         _abc._abc_init(kind)
 
 
+def _is_taken_by_metaclass(metaclass: Any, name: str) -> bool:
+    """Tell whether setting an attribute of a class calls a descriptor of its metaclass."""
+    for above in metaclass.__mro__:
+        if name in above.__dict__:
+            is_kept = above is type and name in _KEPT_BY_TYPE
+            return not is_kept and hasattr(type(above.__dict__[name]), "__set__")
+    return False
+
+
+def _put_into_namespace(kind: Any, name: str, value: Any) -> None:
+    """Give a class an attribute past all descriptors, as the class statement has."""
+    gc.get_referents(kind.__dict__)[0][name] = value  # the dict under the read-only proxy
+    # Setting any attribute has the interpreter forget what it has looked up in this class and those below.
+    type.__setattr__(kind, "_bequest", None)
+    type.__delattr__(kind, "_bequest")
+
+
 def is_enum_member(obj: Any) -> bool:
     """Tell whether `obj` is a member of an enum."""
     enum = sys.modules.get("enum")
-    return enum is not None and isinstance(obj, enum.Enum)
+    return enum is not None and issubclass(type(obj), enum.Enum)
 
 
 def reduce_enum_member(member: Any, packing: PackingPickler) -> Any:

@@ -29,7 +29,9 @@ def _limit_recursion(limit: int) -> bool:
     return True
 
 
-_MADE_MEANWHILE = 100_000  # a graph is no deeper than there are objects, but reducers may make some
+# A graph is no deeper than there are objects, but reducers may make some: so many, and three for
+# each that was there.
+_MADE_MEANWHILE = 5000
 _DEEPEST = 10_000_000
 _USUAL_ROOM = 5000  # of frames, for a user's method
 _STEP = 1000  # of frames: how exactly the depth in use is known
@@ -67,14 +69,16 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
     """
 
     is_deep = True
-    _level = _most_levels = 0
+    _level = _made = _most_made = 0
+    _present: frozenset[int] = frozenset()
     _depth = _STEP  # frames in use at the last look, rounded up
 
     def pack(self, obj: Any) -> None:
         """Write the message, under a recursion limit that hundreds of thousands of levels fit in."""
         with _turn.lock:
             outer, limit = _turn.usual, sys.getrecursionlimit()
-            self._most_levels = _MADE_MEANWHILE + len(gc.get_objects())
+            self._present = frozenset(map(id, gc.get_objects()))
+            self._most_made = _MADE_MEANWHILE + gc.get_freeze_count()
             _turn.usual = limit if outer is None else outer
             try:
                 sys.setrecursionlimit(max(limit, _DEEPEST))
@@ -127,11 +131,14 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
             self.save_global(obj, reduced)
         else:
             function, args, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
+            made = id(obj) not in self._present
             self._level += 1
-            if self._level > self._most_levels:
+            self._made += made
+            if self._made > self._most_made + 3 * self._level // 4:
                 raise RecursionError("an object makes new objects to be packed without end")
             self.save_reduce(function, args, state, items, pairs, setter, obj=obj)
             self._level -= 1
+            self._made -= made
 
     def _default(self, obj: Any) -> Any:
         """Return pickle's own reduction, or None for what goes by its name."""

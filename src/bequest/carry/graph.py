@@ -18,6 +18,7 @@ from bequest.carry import (
     arrival,
     bindings,
     classes,
+    derived,
     functions,
     hashed,
     instances,
@@ -209,9 +210,10 @@ class PackingPickler:
                 self.named.add(obj.__module__)
                 return NotImplemented
             return self._guarded(reduce, obj)
-        if isinstance(obj, type):
+        # By type: an object may claim any `__class__`, and a lazy proxy would be evaluated to tell.
+        if issubclass(kind, type):
             return self._guarded(classes.reduce_class, obj)
-        if isinstance(obj, ModuleType):
+        if issubclass(kind, ModuleType):
             return self._guarded(functions.reduce_module, obj)
         self.reach.kinds[kind] = None
         if kind in self.dispatch_table and shapes.is_users_reducer(self.dispatch_table[kind]):
@@ -231,20 +233,12 @@ class PackingPickler:
         """Reduce an instance: as its own module's object, as a copy of what it holds, or by its own way."""
         place = self._as_global(obj, kind)
         if place is not None:
-            _, made, state, *_ = instances.reduce_by_state(obj)
-            return (
-                namespaces.find_global,
-                (*place, *made),
-                state,
-                None,
-                None,
-                namespaces.set_global,
-            )
+            return self._found_or_made(obj, place)
         if kind in self.dispatch_table:
             return self._registered(obj)
         if classes.is_enum_member(obj):
             return classes.reduce_enum_member(obj, self)
-        if isinstance(obj, BaseException):
+        if issubclass(kind, BaseException):
             from bequest.carry import exceptions
 
             return exceptions.reduce_exception(obj, self)
@@ -276,10 +270,13 @@ class PackingPickler:
         singleton = shapes.library_global(obj)
         if singleton is not None:
             return singleton
-        if shapes.shape_of(type(obj)) is shapes.COPIED_UNLESS_GLOBAL:
+        shape = shapes.shape_of(type(obj))
+        if shape is shapes.COPIED_UNLESS_GLOBAL:
             return instances.reduce_by_state(obj)
         try:
-            reduced = obj.__reduce_ex__(PROTOCOL)
+            reduced = self._as_derived(obj) if shape is shapes.DERIVED else None
+            if reduced is None:
+                reduced = obj.__reduce_ex__(PROTOCOL)
         except RecursionError as error:
             if not self.is_deep:  # perhaps for the depth at which it was asked: the pass in Python will know
                 raise
@@ -289,6 +286,17 @@ class PackingPickler:
         if isinstance(reduced, str):
             return self._by_its_name(obj, reduced)
         return reduced
+
+    def _as_derived(self, obj: Any) -> Any:
+        """Reduce an instance of a user's class by the class of C above it; None where that is not the way."""
+        if not self.starting and shapes.users_say_how(type(obj)):
+            return None
+        try:
+            return derived.reduce_derived(obj)
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - the class above refuses: the object's own way is asked next, and told
+            return None
 
     def _registered(self, obj: Any) -> Any:
         """Reduce an object by the reducer that was registered for its type."""
@@ -322,11 +330,18 @@ class PackingPickler:
         if module is None or not modules.is_main(module):
             return name
         if instances.can_copy(type(obj)):
-            return instances.reduce_by_state(obj)
+            return self._found_or_made(obj, ("__main__", name) if module.__dict__.get(name) is obj else None)
         refusal = NotCarriedError(
             f"it is known only as {name} of __main__", "Put it into a module of its own"
         )
         return self._leave(obj, refusal, None)
+
+    def _found_or_made(self, obj: Any, place: tuple[str, str] | None) -> Any:
+        """Reduce `obj` to what it holds, for a receiver where nothing is found in its place."""
+        make, made, state, *rest = instances.reduce_by_state(obj)
+        if place is None:
+            return make, made, state, *rest
+        return namespaces.find_global, (*place, *made), state, None, None, namespaces.set_global
 
     def _as_global(self, obj: Any, kind: type) -> tuple[str, str] | None:
         """Return (module, name) where `obj` is a global of a user module, to be found there by the receiver.

@@ -65,7 +65,7 @@ def import_module(name: str) -> Any:
 
 
 def module_namespace(name: str) -> dict[str, Any]:
-    """Return the namespace of an importable module."""
+    """Return the namespace of an importable module, or of `__main__`."""
     namespace: dict[str, Any] = import_module(name).__dict__
     return namespace
 
@@ -117,14 +117,19 @@ def fill_module(module: ModuleType, state: tuple[type | None, tuple[Any, ...] | 
 
 
 def find_global(module_name: str, name: str, kind: type, *how: Any) -> Any:
-    """Return the object that a user module's global is, made empty where the import made no such one."""
+    """Return the object that a global of `__main__` or a user module is, made empty where there is none.
+
+    A name that a running process has bound to something else stays its own.
+    """
     from bequest.carry import instances
 
     namespace = module_namespace(module_name)
     found = namespace.get(name)
     if type(found) is not kind:
-        found = namespace[name] = instances.create(kind, *how)
+        found = instances.create(kind, *how)
         _made.add(id(found))
+        if bindings.phase.starting or name not in namespace:
+            namespace[name] = found
     return found
 
 

@@ -5,6 +5,8 @@ Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take
 
 from __future__ import annotations
 
+import os
+
 from bequest.carry import arrival
 from bequest.carry.registry import carries
 
@@ -18,12 +20,20 @@ class Descriptor:
 
     The duplicate is made when the reduction is packed, so that a reducer which is only asked whether it would
     carry its object gives away nothing.
+
+    Attributes:
+        fd: The descriptor.
+        is_owned: Whether it was opened for this message, and is closed with this object.
     """
 
-    __slots__ = ("fd",)
+    __slots__ = ("fd", "is_owned")
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self, fd: int, *, is_owned: bool = False) -> None:
+        self.fd, self.is_owned = fd, is_owned
+
+    def __del__(self) -> None:
+        if self.is_owned:
+            os.close(self.fd)
 
 
 @carries("bequest.carry.objects.descriptors.Descriptor")

@@ -102,7 +102,7 @@ def reduce_map(mapped: Any, packing: Packing) -> Reduced:
             "it is memory without a file", "Use multiprocessing.shared_memory, or map a file, to share memory"
         )
     attributes = dict(getattr(mapped, "__dict__", None) or {})
-    descriptor = Descriptor(found.fd) if found.fd is not None else -1
+    descriptor = Descriptor(found.fd, is_owned=found.is_opened) if found.fd is not None else -1
     content = bytes(memoryview(mapped)) if found.is_private else None
     place = (descriptor, len(mapped), found.offset)
     args = (type(mapped), place, found.is_private, found.can_write, content)
