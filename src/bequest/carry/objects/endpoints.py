@@ -66,7 +66,13 @@ def reduce_connection(connection: Any, packing: Packing) -> Reduced:
     from bequest.carry.instances import reduce_by_state
 
     replace = {} if connection.closed else {"_handle": Descriptor(connection.fileno())}
-    return reduce_by_state(connection, replace=replace)
+    return reduce_by_state(connection, replace=replace, drop=("_stalled",))
+
+
+@carries("bequest.carry.segments.OwnedFd")
+def reduce_owned_descriptor(owned: Any, packing: Packing) -> Reduced:
+    """Reduce what owns a descriptor (a connection's side channel) to its shared descriptor."""
+    return type(owned), (Descriptor(owned.fd),)
 
 
 # -- other programs ------------------------------------------------------------------------------------------
