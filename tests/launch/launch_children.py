@@ -78,11 +78,19 @@ def tell_of_probed(first: Any, second: Any, probe: object, third: Any) -> None:
 
 
 shared_end: Any = None
+LARGE_BYTES = 1 << 22
 
 
 def tell_shared_end() -> Any:
     """Read a global of this module that is a connection."""
     return shared_end
+
+
+def send_large(end: Any, pipe: Any) -> None:
+    """Send large data through a connection that came at the start, and through one that comes by `pipe`."""
+    for connection in (end, pipe.recv()):
+        connection.send(bytes(LARGE_BYTES))
+        pipe.send(type(connection._beside).__name__)
 
 
 def greet_and_close(holder: Any, pipe: Any) -> None:

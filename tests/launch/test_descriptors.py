@@ -79,6 +79,24 @@ def test_child_closes_its_only_duplicate(method: str) -> None:
     end(process)
 
 
+def test_side_channel_goes_with_its_connection(clean_method: str) -> None:
+    """A connection carries large data wherever it has been sent, at a start or by a message."""
+    ctx = bequest.get_context(clean_method)
+    reader, writer = ctx.Pipe(duplex=False)
+    ours, theirs = ctx.Pipe()
+    process = ctx.Process(target=children.send_large, args=(writer, theirs))
+    process.start()
+    try:
+        ours.send(writer)
+        first = hear(reader), hear(ours)
+        second = hear(reader), hear(ours)
+    finally:
+        resource_sharer.stop(LIMIT_S)
+
+    assert first == second == (bytes(children.LARGE_BYTES), type(writer._beside).__name__)
+    end(process)
+
+
 def test_message_costs_the_sender_no_descriptor(clean_method: str) -> None:
     """A connection that a user's module holds is shared once with each receiver, not kept for another."""
     ctx = bequest.get_context(clean_method)

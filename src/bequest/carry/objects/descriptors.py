@@ -1,6 +1,7 @@
 """A file descriptor as part of a message: a number on both sides, of one and the same open file.
 
 Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the number there
+    OwningDescriptor(fd) -> the same -> a `segments.OwnedFd`
 """
 
 from __future__ import annotations
@@ -36,7 +37,24 @@ class Descriptor:
             os.close(self.fd)
 
 
+class OwningDescriptor:
+    """As `Descriptor`; rebuilt, it is an `OwnedFd` of the duplicate."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+
 @carries("bequest.carry.objects.descriptors.Descriptor")
 def reduce_descriptor(descriptor: Descriptor, packing: Packing) -> Reduced:
     """Reduce a descriptor by sharing it."""
     return arrival.take_fd, (packing.share_fd(descriptor.fd),)
+
+
+@carries("bequest.carry.objects.descriptors.OwningDescriptor")
+def reduce_owning_descriptor(descriptor: OwningDescriptor, packing: Packing) -> Reduced:
+    """Reduce a descriptor by sharing it; the duplicate is closed with the object that the receiver has."""
+    from bequest.carry.segments import OwnedFd
+
+    return OwnedFd, (Descriptor(descriptor.fd),)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from bequest.carry.objects.descriptors import Descriptor
+from bequest.carry.objects.descriptors import Descriptor, OwningDescriptor
 from bequest.carry.objects.parts import require
 from bequest.carry.registry import NotCarriedError, carries
 
@@ -59,20 +59,20 @@ def reduce_tls(sock: Any, packing: Packing) -> Reduced:
 
 @carries("multiprocessing.connection.Connection", subclasses=True)
 def reduce_connection(connection: Any, packing: Packing) -> Reduced:
-    """Reduce a connection to its shared descriptor; a closed one stays closed.
+    """Reduce a connection to its shared descriptor and that of its side channel; a closed one stays closed.
 
-    The standard library's own reducer duplicates the descriptor as soon as it is asked.
+    The registered reducers duplicate the descriptors as soon as they are asked. A message that could only be
+    read in part (`_stalled`) is for who has read it.
     """
     from bequest.carry.instances import reduce_by_state
 
-    replace = {} if connection.closed else {"_handle": Descriptor(connection.fileno())}
+    replace: dict[str, Any] = {}
+    if not connection.closed:
+        replace["_handle"] = Descriptor(connection.fileno())
+    beside = getattr(connection, "_beside", None)
+    if beside is not None:
+        replace["_beside"] = OwningDescriptor(beside.fd)
     return reduce_by_state(connection, replace=replace, drop=("_stalled",))
-
-
-@carries("bequest.carry.segments.OwnedFd")
-def reduce_owned_descriptor(owned: Any, packing: Packing) -> Reduced:
-    """Reduce what owns a descriptor (a connection's side channel) to its shared descriptor."""
-    return type(owned), (Descriptor(owned.fd),)
 
 
 # -- other programs ------------------------------------------------------------------------------------------
