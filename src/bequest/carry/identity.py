@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     Token = tuple[str, int, str | None, int]
 
-_tokens: dict[int, tuple[ref[Any], Token]] = {}
+# By id: the object, its token, and whether it was rebuilt, here or in a process that this one was forked from.
+_tokens: dict[int, tuple[ref[Any], Token, bool]] = {}
 _objects: dict[Token, ref[Any]] = {}
 _numbers = itertools.count()
 
@@ -55,12 +56,18 @@ def token_of(obj: Any, global_name: str | None = None) -> Token:
     path = global_name or getattr(obj, "__qualname__", None) or obj.__name__
     found = path if _main_attribute(path) is obj else None
     token: Token = (maker(), next(_numbers), found, id(obj))
-    remember(obj, token)
+    remember(obj, token, rebuilt=False)
     return token
 
 
-def remember(obj: Any, token: Token) -> None:
-    """Know `obj` by `token` from now on, for as long as it lives."""
+def remember(obj: Any, token: Token, *, rebuilt: bool = True) -> None:
+    """Know `obj` by `token` from now on, for as long as it lives.
+
+    Args:
+        obj: The function or class.
+        token: Its token, of whatever maker: what a process has sent and dropped comes home to be rebuilt.
+        rebuilt: Whether it was made for a message.
+    """
     # `forget` uses no global: the last classes go when the interpreter ends, after the modules' globals.
     key, tokens, objects, tables = id(obj), _tokens, _objects, bindings.tables
 
@@ -74,7 +81,7 @@ def remember(obj: Any, token: Token) -> None:
                 table.pop(token, None)
 
     weak = ref(obj, forget)
-    _tokens[key] = (weak, token)
+    _tokens[key] = (weak, token, rebuilt)
     _objects[token] = weak
 
 
@@ -94,7 +101,7 @@ def find(token: Token, kind: type) -> Any:
 def is_at_home(obj: Any) -> bool:
     """Tell whether `obj` was made in this process, or in one that it was forked from; not rebuilt."""
     entry = _tokens.get(id(obj))
-    return entry is None or entry[0]() is not obj or entry[1][0] in _makers.values()
+    return entry is None or entry[0]() is not obj or not entry[2]
 
 
 def _main_attribute(path: str) -> Any:
