@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Token = tuple[str, int, str | None, int]
 
-# By id: the object, its token, and whether it was rebuilt, here or in a process that this one was forked from.
+# By id: the object, its token, and whether it was rebuilt, in this process or before a fork that led to it.
 _tokens: dict[int, tuple[ref[Any], Token, bool]] = {}
 _objects: dict[Token, ref[Any]] = {}
 _numbers = itertools.count()
