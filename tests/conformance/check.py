@@ -1,6 +1,6 @@
 """Run CPython's suites with bequest in place of multiprocessing, and judge them by this folder's lists.
 
-    runner's verdicts (JSON) + intended-differences.txt + unsteady.txt -> a table, and what is neither
+    runner's verdicts (JSON) + the lists of this folder -> a table, and what stands in no list
 
 The runner is a program of its own, which knows how each test ends with plain multiprocessing:
 
@@ -97,12 +97,14 @@ def main() -> int:
     parser.add_argument("runner", help="the program that runs the suites")
     parser.add_argument("--mode", action="append", choices=MODES)
     options, arguments = parser.parse_known_args()
-    lists = {
-        "intended": read_list("intended-differences.txt"),
-        "unsteady without bequest": read_list("unsteady.txt"),
-    }
     against = 0
     for mode in options.mode or MODES:
+        lists = {
+            "intended": read_list("intended-differences.txt"),
+            "unsteady without bequest": read_list("unsteady.txt"),
+        }
+        if mode == "module":
+            lists["not reached"] = read_list("unreached-by-module.txt")
         lines, more = judge(run_mode(options.runner, mode, arguments), lists)
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()

@@ -187,7 +187,7 @@ def main():
 
 EXECUTABLE = """
 def child():
-    print(os.environ.get("THROUGH"))
+    print("in the child")
 
 def main():
     multiprocessing.set_executable(os.path.abspath("other"))
@@ -218,10 +218,10 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 def test_names(programs: Programs, way: str, method: str) -> None:
-    """A process is called by its number among its parent's children, below its parent's name, or as given."""
+    """A process is called by its number, below its parent's number, or as it was given."""
     assert run(programs, NAMES, way, method=method) == [
         "Process-1 MainProcess", "Process-1:1 Process-1", "given Process-1",
-        "named MainProcess", "named:1 named", "given named",
+        "named MainProcess", "Process-2:1 named", "given named",
         "MainProcess None",
     ]  # fmt: skip
 
@@ -298,9 +298,11 @@ def test_virtual_environment(programs: Programs, clean_method: str) -> None:
 
 def test_set_executable(programs: Programs, way: str, clean_method: str) -> None:
     """Children are started by the executable that the program has set."""
-    script = f'#!/bin/sh\nTHROUGH=it exec "{sys.executable}" "$@"\n'
-    programs.write("other", script).chmod(0o755)
-    assert run(programs, EXECUTABLE, way, method=clean_method) == ["it"]
+    programs.write("other", f'#!/bin/sh\ntouch started\nexec "{sys.executable}" "$@"\n').chmod(0o755)
+    lines = run(programs, EXECUTABLE, way, method=clean_method)
+
+    assert lines == ["in the child"]
+    assert (programs.folder / "started").exists()
 
 
 def test_signals(programs: Programs, way: str, method: str) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     Token = tuple[str, int, str | None, int]
 
-_tokens: dict[int, tuple[ref[Any], Token]] = {}
+# By id: the object, its token, and whether it was rebuilt, in this process or before a fork that led to it.
+_tokens: dict[int, tuple[ref[Any], Token, bool]] = {}
 _objects: dict[Token, ref[Any]] = {}
 _numbers = itertools.count()
 forgotten_with_class: list[dict[Any, Any]] = []
@@ -57,15 +58,18 @@ def token_of(obj: Any, global_name: str | None = None) -> Token:
     token: Token = (maker(), next(_numbers), found, id(obj))
     # Another thread may have given it one meanwhile. No lock: `setdefault` is one step, and a finalizer or a
     # forked child may come here at any moment.
-    weak, given = _tokens.setdefault(id(obj), (_watch(obj, token), token))
+    weak, given, _ = _tokens.setdefault(id(obj), (_watch(obj, token), token, False))
     _objects[given] = weak
     return given
 
 
 def remember(obj: Any, token: Token) -> None:
-    """Know `obj` by `token` from now on, for as long as it lives."""
+    """Know `obj`, which was made for a message, by `token` from now on, for as long as it lives.
+
+    The token may be of whatever maker: what a process has sent and dropped comes home to be rebuilt.
+    """
     weak = _watch(obj, token)
-    _tokens[id(obj)] = (weak, token)
+    _tokens[id(obj)] = (weak, token, True)
     _objects[token] = weak
 
 
@@ -102,7 +106,7 @@ def find(token: Token, kind: type) -> Any:
 def is_at_home(obj: Any) -> bool:
     """Tell whether `obj` was made in this process, or in one that it was forked from; not rebuilt."""
     entry = _tokens.get(id(obj))
-    return entry is None or entry[0]() is not obj or entry[1][0] in _makers.values()
+    return entry is None or entry[0]() is not obj or not entry[2]
 
 
 def _main_attribute(path: str) -> Any:
