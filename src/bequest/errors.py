@@ -2,6 +2,7 @@
 
     BequestError
       CarryError       (also pickle.PicklingError)   in the sender: an object cannot be carried
+        SharingError   (also RuntimeError)             an object that refuses to be shared in this way
       LeftBehindError                                in the child: a stand-in for such an object was used
       LostBuffersError                               in a receiver: a message came without its large data
       TemplateEndedError (also EOFError)             at a start: the template process ended before it forked
@@ -38,6 +39,14 @@ class CarryError(BequestError, PicklingError):
 
     def __str__(self) -> str:
         return f"cannot carry {self.path} ({self.kind}): {self.reason}. {self.remedy}."
+
+
+class SharingError(CarryError, RuntimeError):
+    """A `CarryError` of an object that says itself that it cannot be shared in this way.
+
+    The locks of multiprocessing do, with a RuntimeError, outside of a start, and where one of a fork context
+    is given to a process that is not forked.
+    """
 
 
 class LeftBehindError(BequestError):

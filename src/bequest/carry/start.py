@@ -10,10 +10,11 @@ imported.
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
+from itertools import islice
 
-from bequest.carry import bindings, namespaces
+from bequest.carry import bindings, identity, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
         "plain": ambient.capture_plain(),
         "main": description,
         "name": process_obj.name,
-        "pid": os.getpid(),
+        "sender": identity.maker(),
         "authkey": bytes(current.authkey),
         "log_level": None if logger is None else logger.getEffectiveLevel(),
         "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as above
@@ -109,10 +110,18 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
     left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
-    path = header["plain"]["interpreter"]["path"]["path"]
+    interpreter = header["plain"]["interpreter"]
+    found = interpreter["path"]
     # User modules are left to the children, until one has shown that they can be imported: see `learned`.
     wanted = sorted(name for name in packed.named if _is_library(sys.modules.get(name)))
-    template = {"main": description, "installed": header["installed"], "path": path, "modules": wanted}
+    template = {
+        "main": description,
+        "installed": header["installed"],
+        "path": (found["path"], found["places"]),
+        # For a main module that runs again; of no account otherwise, and no reason for another template.
+        "arguments": interpreter["arguments"] if context.main == "import" else None,
+        "modules": wanted,
+    }
     return Parcel(header, body, packed.keep, left, template)
 
 
@@ -195,8 +204,11 @@ def prepare_template(template: dict[str, Any]) -> None:
         template: `Parcel.template` of the start at hand. A repetition costs next to nothing.
     """
     from bequest.carry import mainmodule
+    from bequest.carry.ambient import interpreter
 
-    sys.path[:] = template["path"]
+    interpreter.set_path(*template["path"])
+    if template["arguments"] is not None:
+        sys.argv[:] = template["arguments"]
     _install(template["installed"])
     filters = _silence_warnings()
     try:
@@ -217,22 +229,31 @@ def open_(header: dict[str, Any], body: Any) -> Any:
     """
     from bequest.carry import ambient, mainmodule
 
-    before = set(sys.modules)
+    before = (len(sys.modules), mainmodule.established())
     ambient.restore_plain(header["plain"])
     _set_up_process(header)
     _install(header["installed"])
-    filters = _silence_warnings()
+    filters, collects = _silence_warnings(), gc.isenabled()
+    gc.disable()  # what is being rebuilt is all in use: each pass over it would be for nothing
     try:
-        mainmodule.establish(header["main"])
+        if header["main"] is not None:
+            mainmodule.establish(header["main"])
         bindings.phase.starting = True
         state, main_state, process_obj = _unpickle(body, header["beside"])
     finally:
-        bindings.end_start(header["pid"], _user_namespaces())
+        if not gc.get_freeze_count():
+            # What has come is as old as its originals: the next collection of the young passes it over.
+            gc.freeze()
+            gc.unfreeze()
+        if collects:
+            gc.enable()
+        bindings.end_start(header["sender"], _user_namespaces())
         _hear_warnings(filters)
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)
-    ambient.restore(state)
-    _learned[:] = [name for name in sys.modules if name not in before]
+    ambient.restore(state, again=(len(sys.modules), mainmodule.established()) != before)
+    # Newest first: to look at all of them would have a forked child copy the memory that they are in.
+    _learned[:] = [*islice(reversed(sys.modules), max(0, len(sys.modules) - before[0]))][::-1]
     return process_obj
 
 
@@ -269,12 +290,11 @@ def _install(options: dict[str, Any] | None) -> None:
 
 def _silence_warnings() -> Any:
     """Keep quiet about what the parent's imports have warned of already; a forked child does not import."""
-    import warnings
-
     from bequest.carry.ambient import interpreter
 
+    interpreter.forget_absent_folders()
     filters = interpreter.active_filters()[:]
-    warnings.simplefilter("ignore")
+    interpreter.install_filters([("ignore", None, Warning, None, 0)])
     return filters
 
 
