@@ -142,16 +142,17 @@ def test_installing_loads_no_more_of_multiprocessing() -> None:
 
 
 def test_queues_that_are_imported_later_are_changed() -> None:
-    """The module of queues is changed at its import, once, and keeps its own loader."""
+    """The modules of queues and of connections are changed at their import, once, and keep their loaders."""
     told = _run_python(
         "bequest.install()\n"
         "finders = len(sys.meta_path)\n"
         "import multiprocessing.queues as queues, multiprocessing.resource_tracker\n"
         "print(queues._ForkingPickler.__name__, finders - len(sys.meta_path))\n"
         "print(type(queues.__loader__).__name__, queues.__spec__.loader is queues.__loader__)\n"
+        "print(multiprocessing.connection.Connection.send.__module__)\n"
     )
 
-    assert told == ["QueuePickler", "1", "SourceFileLoader", "True"]
+    assert told == ["QueuePickler", "2", "SourceFileLoader", "True", "bequest.passing"]
 
 
 def test_program_without_multiprocessing_does_not_load_it() -> None:

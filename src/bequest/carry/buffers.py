@@ -14,6 +14,7 @@ A receiver imports this module: it stays light.
 from __future__ import annotations
 
 import os
+from _pickle import PickleBuffer  # pickle itself costs a child some milliseconds
 from struct import Struct
 from weakref import WeakValueDictionary
 
@@ -23,7 +24,6 @@ from bequest.errors import LostBuffersError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pickle import PickleBuffer
     from typing import Any
 
     from typing_extensions import Buffer
@@ -64,7 +64,10 @@ class Stream:
 
     def write(self, data: Buffer) -> None:
         """Take the next part."""
-        self.parts.append(data if type(data) is bytes else memoryview(data))
+        if type(data) is PickleBuffer:
+            self.parts.append(data.raw())
+        else:
+            self.parts.append(data if type(data) is bytes else memoryview(data))
 
     def _set_aside(self, buffer: PickleBuffer) -> bool:
         """Take a buffer that is worth it; return whether it must go in band."""

@@ -50,7 +50,6 @@ class OwnedFd:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        _owned.add(self)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         close(self.fd)
@@ -59,7 +58,7 @@ class OwnedFd:
         raise TypeError("a number of a descriptor means nothing to another process")
 
 
-_owned: WeakSet[OwnedFd] = WeakSet()
+_written: WeakSet[OwnedFd] = WeakSet()  # the segments that this process has made and still has open
 
 
 # -- writing -------------------------------------------------------------------------------------------------
@@ -149,6 +148,7 @@ class Writer:
 
     def _add_new(self, views: Sequence[memoryview]) -> Piece:
         draft = _Draft(OwnedFd(_create()))
+        _written.add(draft.segment)
         draft.add(views, 0)
         self._drafts.append(draft)
         self.segments.append(draft.segment)
@@ -225,7 +225,7 @@ def _create() -> int:
 
     if not IS_AVAILABLE:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if len(_owned) >= _most_waiting():
+    if len(_written) >= _most_waiting():
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
