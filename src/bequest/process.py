@@ -201,9 +201,9 @@ def rebuild_process(kind: Any, pid: int, began: int | None, code: int | None) ->
     for child in vars(process)["_children"]:
         if type(child) is kind and child._popen is not None and child._popen.pid == pid:
             return child
+    handle: Any = kind.__new__(kind)
     from bequest.launch.foreign import ForeignPopen
 
-    handle: Any = kind.__new__(kind)
     handle._popen = ForeignPopen(pid, began, code)
     handle._sentinel = handle._popen.sentinel
     handle._parent_pid = os.getpid()  # join() and is_alive() ask for it; here they work by pidfd

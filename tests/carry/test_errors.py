@@ -18,6 +18,8 @@ ABOUT = ("target work -> closure db", "Database", "it is elsewhere", "Open it in
 EXAMPLES: dict[str, BaseException] = {
     "BequestError": errors.BequestError("a text"),
     "CarryError": errors.CarryError(*ABOUT),
+    "SharingError": errors.SharingError(*ABOUT),
+    "LostBuffersError": errors.LostBuffersError("its large data went beside it"),
     "LeftBehindError": errors.LeftBehindError(*ABOUT, "call"),
     "TemplateEndedError": errors.TemplateEndedError("a text"),
 }
@@ -69,6 +71,12 @@ def test_text_says_all_that_the_attributes_say(name: str, attribute: str) -> Non
 def test_carry_error_is_a_pickling_error() -> None:
     """A program that catches what pickle raises catches CarryError."""
     assert issubclass(errors.CarryError, pickle.PicklingError)
+
+
+def test_lock_outside_of_a_start_is_a_runtime_error() -> None:
+    """A program that catches what multiprocessing's locks raise catches what they raise here."""
+    with pytest.raises(RuntimeError, match="should only be shared between processes through inheritance"):
+        dumps(bequest.get_context("spawn").Lock())
 
 
 def test_errors_are_public() -> None:

@@ -56,7 +56,8 @@ def packed() -> bytes:
     modules = [sys.modules.get(name) for name in names]
     if modules != _packed.modules:
         found = {name: _entry(module) for name, module in zip(names, modules, strict=True)}
-        _packed.data = marshal.dumps({name: entry for name, entry in found.items() if entry is not None})
+        entries = {name: entry for name, entry in found.items() if entry is not None}
+        _packed.data = marshal.dumps((_files.MAGIC_NUMBER, entries))
         _packed.modules = modules
     return _packed.data
 
@@ -114,7 +115,9 @@ class Unpacked:
     """
 
     def __init__(self, data: Buffer) -> None:
-        self._finder = _Finder(marshal.loads(data))
+        magic, entries = marshal.loads(data)
+        # `set_executable` may have named another Python, which has to find its own.
+        self._finder = _Finder(entries if magic == _files.MAGIC_NUMBER else {})
 
     def __enter__(self) -> Unpacked:
         sys.meta_path.insert(0, self._finder)

@@ -9,12 +9,13 @@ One class holds what `spawn` and `template` share. It never blocks on a child ex
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
 
-from bequest.launch import handoff, pidfd, tracker
+from bequest.launch import exiting, handoff, pidfd, tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class StartedPopen(popen_fork.Popen):
     def __init__(self, process_obj: Any, *, strict: bool = False, main: str = "replay") -> None:
         self._strict, self._main = strict, main
         self._owner_pid = os.getpid()
-        self._lock = threading.Lock()  # one reader at a time of what the child and its reaper say
+        # One reader at a time of what the child and its reaper say; and a signal handler may ask meanwhile.
+        self._lock = threading.RLock()
         self._gifts: list[int] = []  # duplicates that travel; ours until the child has been started
         self._keep: list[object] | None = None
         self._pidfd: int | None = None
@@ -56,10 +58,17 @@ class StartedPopen(popen_fork.Popen):
         self._gifts.append(os.dup(fd))
         return self._name_of_gift()
 
-    def give_up_gifts(self) -> None:
-        """Close the duplicates taken along so far: the message is packed anew, or the start has failed."""
-        util.close_fds(*self._gifts)
-        self._gifts.clear()
+    def count_gifts(self) -> int:
+        """Return how many duplicates have been taken along so far."""
+        return len(self._gifts)
+
+    def give_up_gifts(self, first: int = 0) -> None:
+        """Close the duplicates taken along from the one at `first` on.
+
+        The message that they belong to is packed anew, or has failed; or the start is over.
+        """
+        util.close_fds(*self._gifts[first:])
+        del self._gifts[first:]
 
     def _name_of_gift(self) -> int:
         raise NotImplementedError
@@ -68,6 +77,7 @@ class StartedPopen(popen_fork.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         tracker.hush()
+        exiting.ensure()
         try:
             parcel = self._pack(process_obj)
             notes = {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
@@ -76,7 +86,6 @@ class StartedPopen(popen_fork.Popen):
             self.give_up_gifts()
         if parcel.keep:
             self._keep = parcel.keep
-            handoff.exit_wait.ensure()
         process_obj.left_behind = parcel.left_behind
 
     def _pack(self, process_obj: Any) -> Parcel:
@@ -113,13 +122,20 @@ class StartedPopen(popen_fork.Popen):
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Return the exit code once the child has ended, or None when `timeout` seconds have passed."""
+        """Return the exit code once the child has ended, or None when `timeout` seconds have passed.
+
+        None at once in a forked child of the owner where there are no pidfds: nothing tells it of the end.
+        """
+        _end_of_starts()
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            pidfd.is_ready(self._news_fd(), left)
+            news = self._news_fd() if os.getpid() == self._owner_pid else self._pidfd
+            if news is None:
+                return None
+            pidfd.is_ready(news, left)
         return code
 
     def await_answer(self, timeout: float | None = None) -> None:
@@ -163,6 +179,13 @@ class StartedPopen(popen_fork.Popen):
         import signal
 
         self._send_signal(signal.SIGINT)
+
+
+def _end_of_starts() -> None:
+    """Give up what was kept for further starts: who waits for a child has started the others."""
+    copies = sys.modules.get("bequest.carry.copies")
+    if copies is not None:
+        copies.between_starts.forget()
 
 
 def _default_methods() -> dict[str, str | None]:

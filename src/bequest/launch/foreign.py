@@ -1,13 +1,14 @@
-"""Follow a process that somebody else started: what a handle has in the place of a `Popen`.
+"""Follow a process that is not this process's child, by pidfd: what a handle of a started process has.
 
-    pid, start time -> pidfd -> poll / wait / signals
+    pid, start time, exit code if known -> ForeignPopen -> poll / wait / signals
 
-It starts nothing and reaps nothing. A child that gets no handle does not import it.
+It starts and reaps nothing.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from multiprocessing import popen_fork, util
@@ -29,10 +30,10 @@ class ForeignPopen(popen_fork.Popen):
         self.pid, self.returncode = pid, code
         self.finalizer = None
         self._pidfd: int | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask in the middle of an answer
         if code is None:
             self._hold_on(began)
-        self.sentinel = self._pidfd if self._pidfd is not None else -1
+        self.sentinel = self._open_sentinel()
 
     def _hold_on(self, began: int | None) -> None:
         try:
@@ -49,6 +50,15 @@ class ForeignPopen(popen_fork.Popen):
         self._pidfd = fd
         if fd is not None:
             self.finalizer = util.Finalize(self, os.close, (fd,))
+
+    def _open_sentinel(self) -> int:
+        """Return a descriptor that is readable when the process has ended; -1 where nothing tells that."""
+        if self._pidfd is not None or self.returncode is None:
+            return self._pidfd if self._pidfd is not None else -1
+        sentinel, other = os.pipe()
+        os.close(other)  # from here on the first is at its end
+        self.finalizer = util.Finalize(self, os.close, (sentinel,))
+        return sentinel
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return the exit code, or None while the process runs; with flag 0, wait for its end."""
@@ -75,6 +85,4 @@ class ForeignPopen(popen_fork.Popen):
 
     def interrupt(self) -> None:
         """Send SIGINT (the standard class has this from 3.14 on)."""
-        import signal
-
         self._send_signal(signal.SIGINT)

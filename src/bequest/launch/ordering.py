@@ -12,16 +12,14 @@ import select
 import signal
 import socket
 from array import array
-from multiprocessing import util as _util
 
-from bequest.launch import handoff, lines, pidfd
-from bequest.launch.spawn import command_line, interrupts_held_back
+from bequest.launch import handoff, interpreter, lines, pidfd
+from bequest.launch.spawn import interrupts_held_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-util: Any = _util  # private names of it are used: the same in all versions
 
 _STOP_GRACE_S = 5.0
 
@@ -114,11 +112,10 @@ class Template:
         self.can_spare = held_open is None  # what waits is watched by its pidfd
         self.pid = 0  # until it has been started
         try:
-            with theirs:
-                command = command_line(f"serve.main({theirs.fileno()}, {watch})")
-                # It inherits the mask, and lifts it once it ignores SIGINT: ^C must not end it in between.
-                with interrupts_held_back():
-                    self.pid = util.spawnv_passfds(command[0], command, [theirs.fileno(), watch])
+            # It inherits the mask, and lifts it once it ignores SIGINT: ^C must not end it in between.
+            with theirs, interrupts_held_back():
+                call = f"serve.main({theirs.fileno()}, {watch})"
+                self.pid = interpreter.start(call, [theirs.fileno(), watch])
             if description is not None:
                 self._prepare(description)
         except BaseException:

@@ -79,6 +79,7 @@ class _Server:
         self._waiting: dict[int, int] = {}
         self._places = itertools.cycle(range(mmap.PAGESIZE))
         self._ahead: _Ahead | None = None
+        self._arrived: list[int] = []  # descriptors of the request at hand, while another child is forked
         self._retired = False
         self._unfit: tuple[str | None] | None = None  # why no child can be forked, and from what module on
         self._buffer = bytearray(lines.MOST_BYTES)
@@ -153,7 +154,9 @@ class _Server:
         elif kind == "prepare":
             self._prepare(header)
         else:
+            self._arrived = fds
             self._fork_ahead()  # the next one is asked for when that one has its start, or has been given up
+            self._arrived = []
             self._import(notes["imports"], "ignore")
             self._import(notes["preload"], notes["on_error"])
             if notes["ahead"] is None:
@@ -174,6 +177,7 @@ class _Server:
         else:
             rehearsal.settle()
             self._check_threads(None)
+        util._flush_std_streams()  # what the main module printed is not the children's
 
     def _import(self, names: list[str], on_error: str) -> None:
         for name in names:
@@ -242,7 +246,8 @@ class _Server:
         return place
 
     def _inherited(self, place: int | None) -> forked.Inherited:
-        not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *self._lines.values())
+        others = (*self._lines.values(), *self._arrived)
+        not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *others)
         return forked.Inherited(
             handlers=self._handlers,
             buffer=self._buffer,

@@ -4,8 +4,8 @@
 
 One template serves one process; it is replaced when it died, when it got threads, or when the main module
 changed. One child, the spare, is kept forked ahead and waits on its line for its start. The standard fork
-server is not used, but for the names that `set_forkserver_preload` left with it. The other side is `serve`
-and `forked`; the words are those of `lines`.
+server is not used, but for the names that it keeps (`preload`). The other side is `serve` and `forked`; the
+words are those of `lines`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 from multiprocessing import util as _util
 
 from bequest.errors import BequestError, TemplateEndedError
-from bequest.launch import handoff, lines, pidfd
+from bequest.launch import handoff, lines, pidfd, preload
 from bequest.launch.child import ReceivedFd
 from bequest.launch.follow import StartedPopen
 from bequest.launch.ordering import Line, Template
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 util: Any = _util  # private names of it are used: the same in all versions
 
 _ATTEMPTS = 10
-_LAST = -100  # at exit: the finalizers of queues, pools and managers come first
 _MODULES = "modules"
 
 SPARE_IDLE_S = 30.0
@@ -44,6 +43,11 @@ class Popen(StartedPopen):
 
     method = "forkserver"
     DupFd = ReceivedFd
+
+    def __init__(self, process_obj: Any, *, strict: bool = False, main: str = "replay") -> None:
+        if main == "replay" and preload.is_main_chosen():
+            main = "import"
+        super().__init__(process_obj, strict=strict, main=main)
 
     def _name_of_gift(self) -> int:
         return len(self._gifts) - 1
@@ -113,7 +117,6 @@ class _Templates:
         self._replaced: list[Template] = []
         self._spare: Line | None = None
         self._unprepared = False
-        self._stop_at_exit: Any = None
 
     def forget(self) -> None:
         """In a forked child: the templates are the parent's, and must not stay open through us."""
@@ -125,11 +128,18 @@ class _Templates:
             template.abandon()
 
     def learn(self, names: list[str]) -> None:
-        """Have `names` imported before the next fork, as far as this process has imported them itself."""
-        with self._lock:
-            self._learned.update(dict.fromkeys(name for name in names if name in sys.modules))
-            if self._spare is not None and self._missing(self._spare.template, ()):
-                self._renew_spare(self._spare.template)
+        """Have `names` imported before the next fork, as far as this process has imported them itself.
+
+        Does not wait for the lock: a signal handler may ask how a child is while a start holds it. The spare,
+        which lacks the names, is then replaced at the next start.
+        """
+        self._learned.update(dict.fromkeys(name for name in names if name in sys.modules))
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._spare is not None and self._missing(self._spare.template, ()):
+                    self._renew_spare(self._spare.template)
+            finally:
+                self._lock.release()
 
     def keep_spare(self, idle_s: float) -> None:
         """See `set_forkserver_spare`."""
@@ -201,8 +211,8 @@ class _Templates:
 
     def _missing(self, template: Template, modules: Iterable[str]) -> dict[str, list[str]]:
         """Return what `template` has yet to import, by kind; {} for nothing."""
-        preload, _ = _preload_of_user()
-        wanted = {"imports": [*modules, *self._learned], "preload": preload}
+        names, _ = preload.modules()
+        wanted = {"imports": [*modules, *self._learned], "preload": names}
         known = template.asked | self._denied
         missing = {kind: [name for name in names if name not in known] for kind, names in wanted.items()}
         return missing if any(missing.values()) else {}
@@ -210,7 +220,7 @@ class _Templates:
     @staticmethod
     def _wishes(missing: dict[str, list[str]]) -> dict[str, Any]:
         nothing: dict[str, Any] = {"imports": [], "preload": []}
-        return {**nothing, **missing, "on_error": _preload_of_user()[1]}
+        return {**nothing, **missing, "on_error": preload.modules()[1]}
 
     def _order_spare(self, template: Template, modules: Iterable[str]) -> None:
         """Have the next child forked ahead; no error where that cannot be."""
@@ -246,8 +256,6 @@ class _Templates:
             self._replaced.append(current)
         self._replaced = [template for template in self._replaced if not template.has_left()]
         self._current = Template(None if self._unprepared else description)
-        if self._stop_at_exit is None:
-            self._stop_at_exit = util.Finalize(None, self.stop, exitpriority=_LAST)
         return self._current
 
     def _replace(self, template: Template, said: bytes) -> None:
@@ -305,16 +313,6 @@ def _send_start(line: Line, parcel: Parcel, notes: dict[str, Any], fds: list[int
     except (BrokenPipeError, ConnectionResetError):
         return False
     return True
-
-
-def _preload_of_user() -> tuple[list[str], str]:
-    """Return the modules that `set_forkserver_preload` named, and what to do where one fails (3.15)."""
-    standard = sys.modules.get("multiprocessing.forkserver")
-    if standard is None:
-        return [], "ignore"
-    server = standard._forkserver
-    names = [name for name in server._preload_modules if name != "__main__"]
-    return names, getattr(server, "_preload_on_error", "ignore")
 
 
 def set_forkserver_spare(idle_s: float) -> None:

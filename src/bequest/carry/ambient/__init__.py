@@ -87,7 +87,7 @@ def capture() -> dict[str, Any]:
         left out and reported.
     """
     state = _capture(_FAMILIES, plain=False)
-    if any(type(finder).__module__ == f"{__name__}.waiting" for finder in sys.meta_path):
+    if f"{__name__}.waiting" in sys.modules:
         from bequest.carry.ambient import waiting
 
         for (family, name), value in waiting.still_waiting().items():
