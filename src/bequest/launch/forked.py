@@ -25,6 +25,7 @@ from bequest.launch.pidfd import is_ready, open_pidfd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
@@ -44,9 +45,11 @@ class Inherited:
         not_ours: Descriptors of the template and of other children.
         parent: Becomes readable when the parent ends.
         template: Becomes readable when the template ends; None where there are no pidfds.
+        started: Memory shared with the template.
+        place: Where a child that was forked ahead says there that it has its start; None for any other.
     """
 
-    __slots__ = ("buffer", "handlers", "not_ours", "parent", "template")
+    __slots__ = ("buffer", "handlers", "not_ours", "parent", "place", "started", "template")
 
     def __init__(
         self,
@@ -56,9 +59,12 @@ class Inherited:
         not_ours: Sequence[int],
         parent: int,
         template: int | None,
+        started: mmap.mmap,
+        place: int | None,
     ) -> None:
         self.handlers, self.buffer, self.not_ours = handlers, buffer, not_ours
         self.parent, self.template = parent, template
+        self.started, self.place = started, place
 
 
 def run(line_fd: int, inherited: Inherited, idle_s: float | None) -> NoReturn:
@@ -160,6 +166,9 @@ def _rehearse(inherited: Inherited) -> None:
 
 
 def _start(line: socket.socket, inherited: Inherited, received: Any) -> int:
+    if inherited.place is not None:
+        inherited.started[inherited.place] = 1
+    inherited.started.close()
     for number, handler in inherited.handlers.items():
         _signal.signal(number, handler)
     if inherited.template is not None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed does not know it; `signal`'s enums are dear
 import importlib
+import itertools
 import marshal
+import mmap
 import os
 import select
 import signal
@@ -72,6 +74,10 @@ class _Server:
         self._channel, self._watch_fd = channel, watch_fd
         self._own_pidfd = open_pidfd(os.getpid())
         self._lines: dict[int, int] = {}  # of each living child: where its exit code goes
+        # Children forked ahead, each with its place in memory that it shares with us: 1 once it has started.
+        self._started = mmap.mmap(-1, mmap.PAGESIZE)
+        self._waiting: dict[int, int] = {}
+        self._places = itertools.cycle(range(mmap.PAGESIZE))
         self._ahead: _Ahead | None = None
         self._arrived: list[int] = []  # descriptors of the request at hand, while another child is forked
         self._retired = False
@@ -104,6 +110,7 @@ class _Server:
                 break
             if not ready or ready == {self._wake_r}:
                 self._fork_ahead()
+        self._end_waiting()
         util._flush_std_streams()
         os._exit(0)  # no exit callbacks: those of preloaded modules are the program's, not ours
 
@@ -121,8 +128,16 @@ class _Server:
             if pid == 0:
                 return
             if pid in self._lines:
+                self._waiting.pop(pid, None)
                 code = os.waitstatus_to_exitcode(status)
                 _say(self._lines.pop(pid), lines.ENDED.pack(b"S", pid, code))
+
+    def _end_waiting(self) -> None:
+        """End a child that waits for its start: nobody else may reap it; not every container's init does."""
+        for pid, place in self._waiting.items():
+            if not self._started[place]:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     # Requests
 
@@ -210,16 +225,27 @@ class _Server:
         if self._unfit is not None:
             _say(line_fd, b"T" + marshal.dumps(self._unfit[0]))
             return
+        place = None if idle_s is None else self._free_place()
         try:
             pid = os.fork()
         except OSError as error:  # no more processes, no more memory: the starter is told
             _say(line_fd, b"E" + marshal.dumps((error.errno, error.strerror)))
             return
         if pid == 0:
-            forked.run(line_fd, self._inherited(), idle_s)
+            forked.run(line_fd, self._inherited(place), idle_s)
         self._lines[pid] = line_fd
+        if place is not None:
+            self._waiting[pid] = place
 
-    def _inherited(self) -> forked.Inherited:
+    def _free_place(self) -> int:
+        """Return the place for one more child that waits; those that have started need theirs no longer."""
+        self._waiting = {pid: place for pid, place in self._waiting.items() if not self._started[place]}
+        taken = set(self._waiting.values())
+        place = next(place for place in self._places if place not in taken)
+        self._started[place] = 0
+        return place
+
+    def _inherited(self, place: int | None) -> forked.Inherited:
         others = (*self._lines.values(), *self._arrived)
         not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *others)
         return forked.Inherited(
@@ -228,6 +254,8 @@ class _Server:
             not_ours=not_ours,
             parent=self._watch_fd,
             template=self._own_pidfd,
+            started=self._started,
+            place=place,
         )
 
 

@@ -13,6 +13,7 @@ comes this way too, from `reach`, which knows what the carried code reads.
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from types import FunctionType, ModuleType
 
 from bequest.carry.ambient import waiting
@@ -45,11 +46,13 @@ class _Scanned:
         patched: Pairs of a class's name, or "", and the name of a patch.
     """
 
-    __slots__ = ("classes", "held", "module", "patched")
+    __slots__ = ("_views", "classes", "held", "module", "patched")
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
         self.classes = _own_classes(module)
+        # Live: they show what is bound at the time.
+        self._views = [vars(module).values(), *(vars(kind).values() for _, kind in self.classes)]
         self.held = self.look()
         places = [("", vars(module)), *((name, vars(kind)) for name, kind in self.classes)]
         users = _Users(module.__name__)
@@ -62,10 +65,7 @@ class _Scanned:
 
     def look(self) -> list[Any]:
         """Return all that the module and its classes hold now."""
-        held = list(vars(self.module).values())
-        for _, kind in self.classes:
-            held += vars(kind).values()
-        return held
+        return list(chain.from_iterable(self._views))
 
     def is_current(self) -> bool:
         """Tell whether nothing has been bound anew since the scan."""
