@@ -152,7 +152,7 @@ def test_queues_that_are_imported_later_are_changed() -> None:
         "print(multiprocessing.connection.Connection.send.__module__)\n"
     )
 
-    assert told == ["QueuePickler", "2", "SourceFileLoader", "True", "bequest.passing"]
+    assert told == ["QueuePickler", "1", "SourceFileLoader", "True", "bequest.passing"]
 
 
 def test_program_without_multiprocessing_does_not_load_it() -> None:

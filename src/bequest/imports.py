@@ -53,8 +53,9 @@ class _Watch:
         """Return what the other finders find, made to report here; None for any module that nobody awaits."""
         if name not in self.awaited:
             return None
-        for finder in list(sys.meta_path):
-            spec: Any = None if finder is self else finder.find_spec(name, path, target)
+        # Those behind it: the others have been asked, and one of them may do the same.
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            spec: Any = finder.find_spec(name, path, target)
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
                     spec.loader = _Announcing(spec.loader, self)

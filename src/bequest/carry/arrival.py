@@ -172,7 +172,13 @@ def _lay_defaults(
     old = dict(enumerate(present)) if isinstance(present, tuple) else present
     if any(key not in old and key not in values for key in keys):
         return
-    laid = {key: _merged(old.get(key), values.pop(key)) if key in values else old[key] for key in keys}
+    laid = {}
+    for key in keys:
+        if key in values:
+            new = values.pop(key)  # held by this name and the memo alone, if by nothing else: see `_SOLE`
+            laid[key] = _merged(old.get(key), new)
+        else:
+            laid[key] = old[key]
     setattr(function, name, tuple(laid.values()) if name == "__defaults__" else laid)
 
 

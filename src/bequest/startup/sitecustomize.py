@@ -34,8 +34,9 @@ class _WaitForMultiprocessing:
         """Find multiprocessing as the other finders do, with a loader that installs bequest behind it."""
         if name != "multiprocessing":
             return None
-        for finder in list(sys.meta_path):
-            find_spec: Any = None if finder is self else getattr(finder, "find_spec", None)
+        # Those behind it: the others have been asked, and one of them may do the same.
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            find_spec: Any = getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = find_spec and find_spec(name, path, target)
             if spec is not None:
                 if _can_import_bequest():
