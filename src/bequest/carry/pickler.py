@@ -72,6 +72,7 @@ def pack(
     starting: bool = False,
     strict: bool = False,
     remake: Remake | None = None,
+    observer: Any = None,
 ) -> Packed:
     """Pack `obj`, with all that stands for this message.
 
@@ -81,52 +82,57 @@ def pack(
         starting: Whether the receiver is a process about to start; then fork's promise holds.
         strict: Whether anything left behind is refused.
         remake: See `Remake`; None where nothing is made again.
+        observer: None, or what watches the pass (see `bequest.explain`): `watching(kind)` returns the class
+            to use in place of the pickler class `kind`; `done(pickler, data)` is called at the end of the
+            pass, before anything is refused.
 
     Raises:
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
     """
     options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
-    packed, paths = _pass_over(obj, options)
+    packed, paths = _pass_over(obj, options, observer)
     for entry in packed.left:
         path = paths.get(id(entry.obj))  # none for what is only there with module state
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
-            _give_up_descriptors(packed.shared)
+            give_up_descriptors(packed.shared)
             raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
 
 
-def _pass_over(obj: Any, options: dict[str, Any]) -> tuple[Packed, dict[int, Path]]:
+def _pass_over(obj: Any, options: dict[str, Any], observer: Any) -> tuple[Packed, dict[int, Path]]:
     """Make the pass: in C, else in Python; again, where another thread has changed a container meanwhile."""
     make: Any = _CPickler
     chances = _CHANCES
     while True:
         file = io.BytesIO()
-        pickler = make(file, **options)
+        pickler = (make if observer is None else observer.watching(make))(file, **options)
         shared = pickler.shared
         try:
             pickler.pack(obj)
+            if observer is not None:
+                observer.done(pickler, file.getvalue())
             paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
             packed = Packed(file.getvalue(), pickler.kept, list(pickler.left.values()), shared, pickler.named)
             return packed, paths
         except RecursionError:
-            _give_up_descriptors(shared)
+            give_up_descriptors(shared)
             if make is not _CPickler:
                 raise
             from bequest.carry.deep import DeepPickler as make
         except RuntimeError as error:
-            _give_up_descriptors(shared)
+            give_up_descriptors(shared)
             chances -= 1
             if chances == 0 or not any(words in str(error) for words in _CHANGED_MEANWHILE):
                 raise
         except BaseException:
-            _give_up_descriptors(shared)
+            give_up_descriptors(shared)
             raise
         finally:
             vars(pickler).clear()  # its parts refer to it: what it holds must not wait for the collector
 
 
-def _give_up_descriptors(shared: list[Any]) -> None:
+def give_up_descriptors(shared: list[Any]) -> None:
     """Close the duplicates of descriptors that were made for a message which is not sent, or packed anew."""
     context = sys.modules.get("multiprocessing.context")
     give_up = getattr(None if context is None else context.get_spawning_popen(), "give_up_gifts", None)

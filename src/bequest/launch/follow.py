@@ -70,8 +70,7 @@ class StartedPopen(popen_fork.Popen):
         tracker.hush()
         try:
             parcel = self._pack(process_obj)
-            notes = {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
-            self._begin(parcel, notes)
+            self._begin(parcel, self._notes(parcel))
         finally:
             self.give_up_gifts()
         if parcel.keep:
@@ -79,7 +78,33 @@ class StartedPopen(popen_fork.Popen):
             handoff.exit_wait.ensure()
         process_obj.left_behind = parcel.left_behind
 
-    def _pack(self, process_obj: Any) -> Parcel:
+    def _notes(self, parcel: Parcel) -> dict[str, Any]:
+        return {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
+
+    @classmethod
+    def rehearse(
+        cls, process_obj: Any, *, strict: bool, main: str, observer: Any
+    ) -> tuple[Parcel, dict[str, Any]]:
+        """Pack as a start would, and start nothing; return the parcel and the notes beside it.
+
+        Args:
+            process_obj: Not started yet.
+            strict: As of a context.
+            main: As of a context.
+            observer: As in `carry.pickler.pack`.
+
+        Raises:
+            CarryError: As a start would. Nothing is left open in any case.
+        """
+        popen = cls.__new__(cls)
+        popen._strict, popen._main, popen._gifts = strict, main, []
+        try:
+            parcel = popen._pack(process_obj, observer)
+            return parcel, popen._notes(parcel)
+        finally:
+            popen.give_up_gifts()
+
+    def _pack(self, process_obj: Any, observer: Any = None) -> Parcel:
         from bequest.carry import start
 
         if getattr(process.current_process(), "_inheriting", False):
@@ -89,7 +114,8 @@ class StartedPopen(popen_fork.Popen):
         outer = context.get_spawning_popen()
         context.set_spawning_popen(self)  # type: ignore[arg-type]  # any object with DupFd will do
         try:
-            return start.pack(process_obj, context=start.StartOptions(self.method, self._strict, self._main))
+            options = start.StartOptions(self.method, self._strict, self._main)
+            return start.pack(process_obj, context=options, observer=observer)
         finally:
             context.set_spawning_popen(outer)
 
