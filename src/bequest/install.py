@@ -15,10 +15,13 @@ The module can be called, as `bequest.install(...)`: importing a submodule binds
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import types
 from multiprocessing import context as _context
 from multiprocessing import process, reduction
+
+from bequest.launch import watched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,6 +86,10 @@ def install(start_method: str | None = None, strict: bool = False) -> None:
         _replace_queues()
     else:
         sys.meta_path.insert(0, _queues_import)
+    if watched.VARIABLE in os.environ:
+        from bequest.explain import watch
+
+        watch.begin(os.environ[watched.VARIABLE])
 
 
 def uninstall() -> None:

@@ -14,6 +14,8 @@ import io
 import pickle
 from multiprocessing import reduction as _plain
 
+from bequest.errors import CarryError
+from bequest.launch.watched import watching
 from bequest.mirror import reflect
 
 TYPE_CHECKING = False
@@ -56,12 +58,17 @@ class ForkingPickler(_plain.ForkingPickler):
         """
         if cls is not ForkingPickler:
             return super().dumps(obj, protocol)
+        if watching.watcher is not None:
+            watching.watcher.sends(obj)
         known = _dumps_known(obj)
         if known is not None:
             return known
         from bequest.carry.pickler import dumps
 
-        return dumps(obj)
+        try:
+            return dumps(obj)
+        except CarryError as error:
+            raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
 
     loads = pickle.loads
 

@@ -179,6 +179,14 @@ class Inheritance:
 
         return render(self, title)
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Inheritance:
+        """Return what `to_dict` was made of; of an error only the tree remembers where it stood."""
+        return cls(
+            _node_of(data["root"]), data["method"], data["total_bytes"], data["pack_us"],
+            descriptors=data["descriptors"],
+        )  # fmt: skip
+
     def __str__(self) -> str:
         return self.to_text()
 
@@ -193,3 +201,9 @@ class Inheritance:
         from bequest.explain.page import render_inline
 
         return render_inline(self)
+
+
+def _node_of(data: dict[str, Any]) -> Node:
+    children = [_node_of(child) for child in data["children"]]
+    reads = [Read(**read) for read in data["reads"]]
+    return Node(**{**data, "children": children, "reads": reads})

@@ -23,6 +23,9 @@ class Observer:
         objects: The objects, by their numbers in the stream's memo. They live as long as this list.
         left: What was left behind, by id.
         total_ns: How long the pass took, in nanoseconds.
+        reach: What the code that was met can see of modules.
+        root: What was packed: a process object, or what is sent.
+        named: Modules that the receiver imports.
     """
 
     def __init__(self) -> None:
@@ -30,6 +33,9 @@ class Observer:
         self.objects: dict[int, Any] = {}
         self.left: dict[int, LeftObject] = {}
         self.total_ns = 0
+        self.reach: Any = None
+        self.root: Any = None
+        self.named: set[str] = set()
         self._began = 0
         self._depth = 0
         self._events: list[tuple[int, int, int]] = []  # begin, end, id of the object that was reduced
@@ -40,6 +46,10 @@ class Observer:
         observer = self
 
         class Watched(kind):  # type: ignore[misc]  # known only when it is made
+            def keep(self, obj: Any) -> None:
+                if not observer.lets_go(obj):
+                    super().keep(obj)
+
             def reducer_override(self, obj: Any) -> Any:
                 began = perf_counter_ns()
                 observer._depth += 1
@@ -52,12 +62,21 @@ class Observer:
 
         return Watched
 
+    def lets_go(self, obj: Any) -> bool:
+        """Tell whether an object that the message refers to is not to be kept alive until it has arrived."""
+        return False
+
     def done(self, pickler: Any, data: bytes) -> None:
         """Take over what the pickler knows, before it forgets it."""
         self.total_ns = perf_counter_ns() - self._began
         self.data = data
         self.objects = {number: obj for number, obj in pickler.memo.copy().values()}
         self.left = dict(pickler.left)
+        self.reach, self.named, self.root = pickler.reach, set(pickler.named), pickler.root
+
+    def forget(self) -> None:
+        """Let go of the objects; the class that watched them is in a cycle with this, and stays a while."""
+        self.objects, self.left, self.root, self.reach = {}, {}, None, None
 
     def clock(self, starts: dict[int, int]) -> Clock:
         """Return what tells how much time a range of the stream took.

@@ -53,6 +53,7 @@ def explain_message(obj: Any) -> Inheritance:
     took_us = (perf_counter_ns() - began) / 1000
     builder = Builder(observer)
     root = builder.message(obj)
+    observer.forget()
     mark_refused(root, error)
     return Inheritance(root, "message", root.total_bytes, took_us, error, builder.descriptors)
 
@@ -68,23 +69,42 @@ def explain_process(process_obj: Any, context: Any = None) -> Inheritance:
     context = _carrying(context or _context_of(process_obj))
     observer, error = Observer(), None
     began = perf_counter_ns()
-    header: dict[str, Any] = {"plain": {}}  # of a refused start there is none
-    notes: dict[str, Any] = {}
-    head = b""
+    parcel, notes = None, {}
     try:
         parcel, notes = _popen_class(context).rehearse(
             process_obj, strict=context.strict, main=context.main, observer=observer
         )
     except CarryError as refusal:
         error = refusal
-    else:
-        header, head = parcel.header, b"".join(handoff.encode(parcel.header, notes, b""))
     took_us = (perf_counter_ns() - began) / 1000
+    told = explain_parcel(parcel, notes, observer, method=context.get_start_method(), took_us=took_us)
+    told.error = error
+    mark_refused(told.root, error)
+    return told
+
+
+def explain_parcel(
+    parcel: Any, notes: dict[str, Any], observer: Observer, *, method: str, took_us: float = 0.0
+) -> Inheritance:
+    """Explain a start that has been packed.
+
+    Args:
+        parcel: `carry.start.Parcel`; None of a start that was refused, which has no header.
+        notes: What goes beside the header.
+        observer: What watched the pass.
+        method: The start method.
+        took_us: Microseconds that all of it took; where not known, those of the pass.
+    """
     builder = Builder(observer)
-    root = builder.start(header, notes, len(head), took_us - observer.total_ns / 1000)
-    mark_refused(root, error)
-    method = context.get_start_method()
-    return Inheritance(root, method, root.total_bytes, took_us, error, builder.descriptors)
+    header: dict[str, Any] = {"plain": {}}
+    head = b""
+    if parcel is not None:
+        header, head = parcel.header, b"".join(handoff.encode(parcel.header, notes, b""))
+    pass_us = observer.total_ns / 1000
+    took_us = took_us or pass_us
+    root = builder.start(header, notes, len(head), took_us - pass_us)
+    observer.forget()
+    return Inheritance(root, method, root.total_bytes, took_us, None, builder.descriptors)
 
 
 def mark_refused(root: Node, error: CarryError | None) -> None:

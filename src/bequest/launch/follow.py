@@ -14,7 +14,9 @@ import time
 from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
 
+from bequest.errors import CarryError
 from bequest.launch import handoff, pidfd, tracker
+from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +46,11 @@ class StartedPopen(popen_fork.Popen):
         self._gifts: list[int] = []  # duplicates that travel; ours until the child has been started
         self._keep: list[object] | None = None
         self._pidfd: int | None = None
-        super().__init__(process_obj)
+        try:
+            super().__init__(process_obj)
+        except CarryError as error:
+            # From here on it says all: how the message was being packed tells the user nothing.
+            raise error.with_traceback(None) from error.__cause__
 
     # What the pickler asks for while this start is in force
 
@@ -69,8 +75,16 @@ class StartedPopen(popen_fork.Popen):
     def _launch(self, process_obj: Any) -> None:
         tracker.hush()
         try:
-            parcel = self._pack(process_obj)
-            self._begin(parcel, self._notes(parcel))
+            watcher = watching.watcher
+            observer = None if watcher is None else watcher.starting(process_obj, self)
+            parcel = self._pack(process_obj, observer)
+            notes = self._notes(parcel)
+            if watcher is not None:
+                watcher.packed(process_obj, self, parcel)
+            self._begin(parcel, notes)
+            if watcher is not None:
+                head = handoff.encode(parcel.header, notes, b"")
+                watcher.started(process_obj, self, parcel, sum(memoryview(part).nbytes for part in head))
         finally:
             self.give_up_gifts()
         if parcel.keep:
