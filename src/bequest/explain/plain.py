@@ -68,7 +68,7 @@ class _Pickler(_PlainPickler):  # type: ignore[misc]  # found at run time
         if name is not None:
             if name == "SemLock":
                 context.assert_spawning(obj)
-            return Placeholder, (name, getattr(obj, "get_size", int)())
+            return Placeholder, (name, obj._state[1] if name == "BufferWrapper" else 0)
         if isinstance(obj, process.BaseProcess):
             return _reduce_process(obj)
         if kind.__module__ == "itertools" and not _ITERTOOLS_GO:

@@ -40,18 +40,22 @@ class Start:
         self.workers += 1
         self.total_bytes += record["bytes"]
 
+    def title(self) -> str:
+        """Return where it was started, how, and what it is."""
+        about = self.first
+        what = about["name"] if about["owner"] == "Process" else f"{about['owner']}, worker {about['name']}"
+        return f"{about['where'] or '(thread)'}  {about['method']}  {what}"
+
     def line(self) -> str:
         """Return what is printed."""
         about = self.first
-        what = about["name"] if about["owner"] == "Process" else f"{about['owner']}, worker {about['name']}"
         until = (
             "its target was not reached" if self.until_us is None else f"runs after {duration(self.until_us)}"
         )
         left = about["left"]
         names = ", ".join(f"{path} ({kind})" for path, kind in left[:3]) + (" ..." if len(left) > 3 else "")
-        return (
-            f"{about['where'] or '(thread)'}  {about['method']}  {what}  {size(about['bytes'])}  {until}"
-            + (f"  left behind: {names}" if left else "")
+        return f"{self.title()}  {size(about['bytes'])}  {until}" + (
+            f"  left behind: {names}" if left else ""
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +113,7 @@ class ExplainReport:
             self._show_next()
         workers = sum(start.workers for start in self.starts)
         total = sum(start.total_bytes for start in self.starts)
-        sys.stderr.write(f"{workers} processes started at {len(self.starts)} places, {size(total)} in all\n")
+        sys.stderr.write(f"{workers} processes started, {size(total)} in all\n")
         if self._request.html:
             page = _together(self.starts).to_html(" ".join(self._request.run))
             Path(self._request.html).write_text(page, encoding="utf-8")
@@ -131,7 +135,7 @@ def _together(starts: list[Start]) -> Inheritance:
             node.number += count
             node.same_as = None if node.same_as is None else node.same_as + count
         count += sum(1 for _ in told.walk())
-        told.root.label = start.line().partition("  runs")[0]
+        told.root.label = start.title()
         root.children.append(told.root)
         root.total_bytes += told.total_bytes
         root.total_us += told.root.total_us
