@@ -20,6 +20,7 @@ MOST_LINES_OF_FUNCTION = 60
 # `mirror` is what the mirror modules are made with; it knows nothing of bequest.
 LAYERS = (
     "errors",
+    "imports",
     "mirror",
     "carry",
     "launch",
@@ -27,6 +28,7 @@ LAYERS = (
     "process",
     "contexts",
     "mirrors",
+    "replacing",
     "install",
     "cli",
 )

@@ -144,17 +144,22 @@ __all__ = [*_OF_CONTEXT, *_OWN, "explain", "install"]
 
 def __getattr__(name: str) -> object:
     """Find a public name on its first use, and keep it."""
-    from importlib import import_module  # a millisecond, where nothing has loaded it yet
-
     if name in _OWN:
-        value = getattr(import_module(_OWN[name]), name)
+        value = getattr(_import(_OWN[name]), name)
     elif name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return _import(f"{__name__}.{name}")
     elif name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
         value = _of_default_context(name)
     return globals().setdefault(name, value)
+
+
+def _import(name: str) -> object:
+    import sys  # not importlib, which costs a child that has not loaded it a millisecond
+
+    __import__(name)
+    return sys.modules[name]
 
 
 def _of_default_context(name: str) -> object:

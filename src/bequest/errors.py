@@ -2,7 +2,9 @@
 
     BequestError
       CarryError       (also pickle.PicklingError)   in the sender: an object cannot be carried
+        SharingError   (also RuntimeError)             an object that refuses to be shared in this way
       LeftBehindError                                in the child: a stand-in for such an object was used
+      LostBuffersError                               in a receiver: a message came without its large data
       TemplateEndedError (also EOFError)             at a start: the template process ended before it forked
 
 All constructor arguments are kept in `args`, because exceptions cross processes as `type(e)(*e.args)`.
@@ -39,6 +41,14 @@ class CarryError(BequestError, PicklingError):
         return _told(f"cannot carry {self.kind}: {self.reason}.", self.path, self.remedy)
 
 
+class SharingError(CarryError, RuntimeError):
+    """A `CarryError` of an object that says itself that it cannot be shared in this way.
+
+    The locks of multiprocessing do, with a RuntimeError, outside of a start, and where one of a fork context
+    is given to a process that is not forked.
+    """
+
+
 class LeftBehindError(BequestError):
     """A stand-in for an object that stayed in the parent was used.
 
@@ -54,6 +64,14 @@ class LeftBehindError(BequestError):
     def __str__(self) -> str:
         what = f"{self.use} of {self.kind}, which was left behind in the parent process: {self.reason}."
         return _told(what, self.path, self.remedy)
+
+
+class LostBuffersError(BequestError):
+    """A message has come without the descriptors of its large data, which went beside it.
+
+    Raised where it is loaded. Only a message that was read by other means than those it was sent by (from the
+    bare descriptor of a connection, say) can lose them.
+    """
 
 
 class TemplateEndedError(BequestError, EOFError):

@@ -47,6 +47,19 @@ def test_object_that_takes_part_in_everything(receiver: Receiver) -> None:
     assert receiver.ask("it.must", dumps(sent.demanding())) == "x"
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "[town in town.near and it[1 - place] in town.near for place, town in enumerate(it)]",
+        "[town.ways[town][0] is town for town in it]",
+        "[it[1].ways[it[0]] == it, it[1] in it[1].further]",
+    ],
+)
+def test_member_of_a_set_that_hangs_off_itself(receiver: Receiver, question: str) -> None:
+    """What an object is hashed by is there before a set or dict in which it lies is filled."""
+    assert receiver.ask(question, dumps(sent.towns())) == [True, True]
+
+
 def test_slots(receiver: Receiver) -> None:
     """Slots of all bases, mangled names included, come along; unset ones stay unset."""
     assert receiver.ask("it.tell()", dumps(sent.slotted())) == (1, 2, False, False)

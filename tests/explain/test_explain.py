@@ -238,3 +238,17 @@ def test_explain_is_function_and_package() -> None:
     from bequest.explain import nodes
 
     assert isinstance(bequest.explain([1]), nodes.Inheritance)
+
+
+def test_large_buffers_go_beside() -> None:
+    """A large array's bytes are told apart from the message, and its node crosses as shared memory."""
+    numpy = pytest.importorskip("numpy")
+    array = numpy.zeros(1_000_000)
+
+    told = bequest.explain(explained.read_settings, (array, {"again": array}))
+    node = node_at(told, "args[0]")
+
+    assert (node.crosses, node.beside_bytes) == ("shared memory", array.nbytes)
+    assert told.beside_bytes == array.nbytes
+    assert told.total_bytes < 100_000
+    assert node_at(told, "args[1]['again']").crosses == "reference"

@@ -12,7 +12,8 @@ import launch_children as children
 import pytest
 
 import bequest
-from bequest.process import ForeignPopen, SpawnProcess, process_class, rebuild_process
+from bequest.launch.foreign import ForeignPopen
+from bequest.process import SpawnProcess, process_class, rebuild_process
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 

@@ -18,6 +18,7 @@ import pytest
 import bequest
 from bequest.launch import handoff, spawn
 from bequest.launch.template import templates
+from descriptors import open_descriptors
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 
@@ -76,7 +77,7 @@ def hear(pipe: Any) -> Any:
 def open_fds() -> set[str]:
     """Return the numbers of this process's descriptors."""
     gc.collect()
-    return set(os.listdir("/proc/self/fd"))
+    return set(open_descriptors())
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,16 @@ def test_refused_start_leaves_nothing(clean_ctx: Any) -> None:
     assert open_fds() == before
     for end in ends:
         end.close()
+
+
+@pytest.mark.parametrize("make", ["Lock", "Event", "Queue", "SimpleQueue", "Condition"])
+def test_lock_of_fork_is_refused(clean_ctx: Any, make: str) -> None:
+    """What is made of locks that only a forked child can have is refused, as in multiprocessing."""
+    primitive = getattr(bequest.get_context("fork"), make)()
+    process = clean_ctx.Process(target=children.tell, args=(primitive,))
+
+    with pytest.raises(RuntimeError, match="A SemLock created in a fork context"):
+        process.start()
 
 
 def test_primitives_outlive_the_parents_references(clean_ctx: Any, start: Start) -> None:
@@ -389,6 +400,35 @@ def run_script(tmp_path: Any, text: str, *args: str) -> tuple[int, str, str]:
 def environment() -> dict[str, str]:
     """Return the environment in which a program finds what this process finds."""
     return dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+
+
+_ASKING = """
+import signal, sys
+import bequest
+def ask(number, frame):
+    asked.append((len(bequest.active_children()), process.is_alive()))
+def wait(pipe):
+    pipe.poll(None)
+if __name__ == "__main__":
+    asked = []
+    ctx = bequest.get_context(sys.argv[1])
+    ours, theirs = ctx.Pipe()
+    process = ctx.Process(target=wait, args=(theirs,))
+    process.start()
+    signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
+    while len(asked) < 300:  # enough for several to come in the middle of a question
+        process.is_alive()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    ours.send("end")
+    process.join()
+    print(set(asked))
+"""
+
+
+def test_signal_handler_asks_for_children(method: str, tmp_path: Any) -> None:
+    """A signal handler may ask how children are, whatever the code that it interrupts asks at that moment."""
+    assert run_script(tmp_path, _ASKING, method) == (0, "{(1, True)}\n", "")
 
 
 _WITHOUT_INIT = """

@@ -153,6 +153,12 @@ def wins(namespace: Mapping[str, Any], slot: tuple[Key, str], sender: int, numbe
     return _pristine.get((key, name)) in (None, _fingerprint(here))
 
 
+def forget(key: Key) -> None:
+    """Forget all that is known of the names of `key`."""
+    for table in tables:
+        table.pop(key, None)
+
+
 def lost(namespace: Mapping[str, Any], key: Key, sender: int, present: Mapping[str, Any]) -> list[str]:
     """Return the names that `sender` has bound here, nobody has bound since, and that it no longer has."""
     known = _received.get(key, {})

@@ -236,10 +236,10 @@ def reduce_enum_member(member: Any, packing: PackingPickler) -> Any:
     kind = type(member)
     if modules.goes_by_name(kind):
         return NotImplemented
-    _, (_, base, value), state, *_ = instances.reduce_by_state(member)
+    _, (_, *how), state, *_ = instances.reduce_by_state(member)
     return (
         find_enum_member,
-        (kind, base, value, member._name_, member._value_),
+        (kind, member._name_, member._value_, *how),
         state,
         None,
         None,
@@ -247,7 +247,7 @@ def reduce_enum_member(member: Any, packing: PackingPickler) -> Any:
     )
 
 
-def find_enum_member(kind: Any, base: type, value: Any, name: str | None, enum_value: Any) -> Any:
+def find_enum_member(kind: Any, name: str | None, enum_value: Any, *how: Any) -> Any:
     """Return the member of that name or value, or an empty one where the class is still being made."""
     members = kind.__dict__.get("_member_map_", {})
     if name in members:
@@ -258,10 +258,16 @@ def find_enum_member(kind: Any, base: type, value: Any, name: str | None, enum_v
             return by_value[enum_value]
     except TypeError:  # a value that cannot be hashed
         pass
-    return instances.create(kind, base, value)
+    made = instances.create(kind, *how)
+    _made_members.add(id(made))
+    return made
+
+
+_made_members: set[int] = set()  # by id: until each is filled the stream holds it
 
 
 def set_enum_member(member: Any, state: Any) -> None:
     """Fill a member that was made just now; one that was found has it all."""
-    if "_value_" not in member.__dict__:
+    if id(member) in _made_members:
+        _made_members.discard(id(member))
         instances.fill(member, state)

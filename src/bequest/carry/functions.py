@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 _EMPTY: Any = object()
 
 
+_rebuilders: dict[int, FunctionType] = {}
+
+
+def is_rebuilder(function: FunctionType) -> bool:
+    """Tell whether a function is one of bequest's own, which a message names more often than any other."""
+    if id(function) in _rebuilders:
+        return True
+    if not str(function.__module__).startswith("bequest.") or not modules.goes_by_name(function):
+        return False
+    _rebuilders[id(function)] = function
+    return True
+
+
 def reduce_function(function: FunctionType, packing: PackingPickler) -> Any:
     """Reduce a function by name where a child finds it so, else by value."""
     if modules.goes_by_name(function):

@@ -19,6 +19,7 @@ from bequest.carry import (
     bindings,
     classes,
     functions,
+    hashed,
     instances,
     modules,
     namespaces,
@@ -69,7 +70,7 @@ class PackingPickler:
     is_deep = False
 
     def __init__(self, file: Any, *, starting: bool, root: Any, remake: Remake | None) -> None:
-        super().__init__(file, PROTOCOL)  # type: ignore[call-arg]
+        super().__init__(file, PROTOCOL, buffer_callback=file.callback)  # type: ignore[call-arg]
         self.starting = starting
         self.root = root
         self.kept: list[object] = []
@@ -169,6 +170,9 @@ class PackingPickler:
         kind = type(obj)
         reduce = _OWN.get(kind)
         if reduce is not None:
+            if kind is FunctionType and functions.is_rebuilder(obj):
+                self.named.add(obj.__module__)
+                return NotImplemented
             return self._guarded(reduce, obj)
         if isinstance(obj, type):
             return self._guarded(classes.reduce_class, obj)
@@ -192,10 +196,10 @@ class PackingPickler:
         """Reduce an instance: as its own module's object, as a copy of what it holds, or by its own way."""
         place = self._as_global(obj, kind)
         if place is not None:
-            _, (_, base, value), state, *_ = instances.reduce_by_state(obj)
+            _, made, state, *_ = instances.reduce_by_state(obj)
             return (
                 namespaces.find_global,
-                (*place, kind, base, value),
+                (*place, *made),
                 state,
                 None,
                 None,
@@ -211,7 +215,7 @@ class PackingPickler:
             return exceptions.reduce_exception(obj, self)
         shape = shapes.shape_of(kind)
         if shape is shapes.PLAIN:
-            return NotImplemented
+            return instances.reduce_by_state(obj) if hashed.leads_back(obj) else NotImplemented
         if shape is shapes.COPIED and not self.starting and shapes.makes_itself(kind):
             return self.own_way(obj)
         if shape is shapes.COPIED or (shape is shapes.OWN_WAY_BUT_USERS and self.starting):

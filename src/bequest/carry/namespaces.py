@@ -90,14 +90,14 @@ def fill_module(module: ModuleType, state: tuple[type | None, tuple[Any, ...] | 
         module.__class__ = kind
 
 
-def find_global(module_name: str, name: str, kind: type, base: type, value: Any) -> Any:
+def find_global(module_name: str, name: str, kind: type, *how: Any) -> Any:
     """Return the object that a user module's global is, made empty where the import made no such one."""
     from bequest.carry import instances
 
     namespace = module_namespace(module_name)
     found = namespace.get(name)
     if type(found) is not kind:
-        found = namespace[name] = instances.create(kind, base, value)
+        found = namespace[name] = instances.create(kind, *how)
         _made.add(id(found))
     return found
 

@@ -21,6 +21,7 @@ from bequest.carry.reads import reads
 
 _ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex, range))
 _HEAPTYPE = 1 << 9
+_MADE_OF_LOCKS = ("multiprocessing.queues", "multiprocessing.synchronize", "multiprocessing.sharedctypes")
 _TOLD_DEPTH = 60  # steps of a path that are told; a longer one is cut in the middle
 
 
@@ -29,7 +30,8 @@ class Path:
 
     Attributes:
         steps: Pairs of kind and text; the kinds are root, function, self, closure, global, name (a global
-            that only code which may ask for any name can touch), default, item, attribute, part.
+            that only code which may ask for any name can touch), default, item, attribute, own (an attribute
+            without which its owner is of no use), part.
     """
 
     __slots__ = ("steps",)
@@ -44,7 +46,7 @@ class Path:
             half = _TOLD_DEPTH // 2
             steps = (*steps[:half], ("part", f"... {len(steps) - 2 * half} steps ..."), *steps[-half:])
         for kind, step in steps:
-            glued = kind in ("item", "attribute") or not text
+            glued = kind in ("item", "attribute", "own") or not text
             text += step if glued else f" {step}" if kind == "function" else f" -> {step}"
         return text
 
@@ -53,9 +55,9 @@ class Path:
         """Whether a child that runs the target is bound to touch the object.
 
         So it is with the target itself, the object whose method it is, an argument itself, and what the
-        target's own code closes over or reads.
+        target's own code closes over or reads; and with the locks that such a queue or event is made of.
         """
-        kinds = [kind for kind, _ in self.steps]
+        kinds = [kind for kind, _ in self.steps if kind != "own"]
         if kinds and kinds[0] == "root":
             kinds = [kind for kind in kinds[1:] if kind != "function"]
         return kinds in ([], ["item"], ["self"], ["closure"], ["global"])
@@ -246,8 +248,9 @@ def _class_children(kind: type) -> Iterator[tuple[Any, ...]]:
 
 def _instance_children(obj: Any) -> Iterator[tuple[Any, ...]]:
     held = {**(instances.instance_dict(obj) or {}), **instances.read_slots(obj)}
+    kind = "own" if _is_made_of_locks(obj) else "attribute"
     for name, value in held.items():
-        yield value, ("attribute", f".{name}")
+        yield value, (kind, f".{name}")
     base = instances.solid_base(type(obj))
     if base in _WALKS and base in (dict, list, tuple, set, frozenset):
         yield from _WALKS[base](base(obj))
@@ -259,6 +262,10 @@ def _instance_children(obj: Any) -> Iterator[tuple[Any, ...]]:
                 yield value, ("part", f"what this {type(obj).__qualname__} holds")
     if type(obj).__flags__ & _HEAPTYPE:
         yield type(obj), ("part", describe_class(type(obj)))
+
+
+def _is_made_of_locks(obj: Any) -> bool:
+    return any(base.__module__ in _MADE_OF_LOCKS for base in type(obj).__mro__)
 
 
 def shorten(key: Any) -> str:

@@ -1,6 +1,7 @@
 """Pack a message: anything that goes to a process that runs, or all that a process starts with.
 
     dumps(obj) -> bytes that `pickle.loads` reads wherever bequest can be imported
+    message(obj) -> the same, but for large data, which goes beside it (`buffers`)
     pack(obj, starting=True, ...) -> Packed: the same for a process about to start, and what was left behind
 
 The C pickler makes the pass (`graph`); where an object graph is too deep for its recursion, the pass is made
@@ -10,14 +11,14 @@ or allowed.
 
 from __future__ import annotations
 
-import io
 import pickle
 import sys
 from typing import Any
 
+from bequest.carry.buffers import Stream, message_of
 from bequest.carry.graph import ATOMS, PROTOCOL, LeftObject, PackingPickler, Remake
 from bequest.carry.path import Path
-from bequest.errors import CarryError
+from bequest.errors import CarryError, SharingError
 
 _CHANCES = 10
 _CHANGED_MEANWHILE = ("changed size during iteration", "mutated during iteration", "changed during iteration")
@@ -27,19 +28,24 @@ class Packed:
     """A packed message.
 
     Attributes:
-        data: The pickle.
+        stream: The pickle, in parts, and the buffers that are beside it.
         keep: Objects that must stay alive here until the receiver has rebuilt the message.
         left: What was left behind.
         shared: Descriptors that wait in `multiprocessing.resource_sharer` for the receiver.
         named: Names of modules that the receiver imports.
     """
 
-    __slots__ = ("data", "keep", "left", "named", "shared")
+    __slots__ = ("keep", "left", "named", "shared", "stream")
+
+    @property
+    def data(self) -> bytes:
+        """Return the pickle."""
+        return self.stream.joined()
 
     def __init__(
-        self, data: bytes, keep: list[object], left: list[LeftObject], shared: list[Any], named: set[str]
+        self, stream: Stream, keep: list[object], left: list[LeftObject], shared: list[Any], named: set[str]
     ) -> None:
-        self.data, self.keep, self.left = data, keep, left
+        self.stream, self.keep, self.left = stream, keep, left
         self.shared, self.named = shared, named
 
 
@@ -65,6 +71,23 @@ def dumps(obj: Any) -> bytes:
     return pack(obj).data
 
 
+def message(obj: Any) -> bytes:
+    """Pack `obj` as a message whose large data may go beside it, for a receiver that gets descriptors.
+
+    Args:
+        obj: As for `dumps`.
+
+    Returns:
+        A `buffers.Message`, where something is large and the system has room for it; else as `dumps`.
+
+    Raises:
+        CarryError: As in `dumps`.
+    """
+    if type(obj) in ATOMS and not isinstance(obj, bytes | str):
+        return pickle.dumps(obj, PROTOCOL)
+    return message_of(pack(obj, beside=True).stream)
+
+
 def pack(
     obj: Any,
     *,
@@ -72,6 +95,7 @@ def pack(
     starting: bool = False,
     strict: bool = False,
     remake: Remake | None = None,
+    beside: bool = False,
     observer: Any = None,
 ) -> Packed:
     """Pack `obj`, with all that stands for this message.
@@ -82,38 +106,42 @@ def pack(
         starting: Whether the receiver is a process about to start; then fork's promise holds.
         strict: Whether anything left behind is refused.
         remake: See `Remake`; None where nothing is made again.
+        beside: Whether large buffers are kept out of the pickle.
         observer: None, or what watches the pass (see `bequest.explain`): `watching(kind)` returns the class
-            to use in place of the pickler class `kind`; `done(pickler, data)` is called at the end of the
+            to use in place of the pickler class `kind`; `done(pickler, stream)` is called at the end of the
             pass, before anything is refused.
 
     Raises:
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
     """
     options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
-    packed, paths = _pass_over(obj, options, observer)
+    packed, paths = _pass_over(obj, options, beside, observer)
     for entry in packed.left:
         path = paths.get(id(entry.obj))  # none for what is only there with module state
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
             give_up_descriptors(packed.shared)
-            raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
+            error = SharingError if isinstance(entry.cause, RuntimeError) else CarryError
+            raise error(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
 
 
-def _pass_over(obj: Any, options: dict[str, Any], observer: Any) -> tuple[Packed, dict[int, Path]]:
+def _pass_over(
+    obj: Any, options: dict[str, Any], beside: bool, observer: Any
+) -> tuple[Packed, dict[int, Path]]:
     """Make the pass: in C, else in Python; again, where another thread has changed a container meanwhile."""
     make: Any = _CPickler
     chances = _CHANCES
     while True:
-        file = io.BytesIO()
-        pickler = (make if observer is None else observer.watching(make))(file, **options)
+        stream = Stream(beside=beside)
+        pickler = (make if observer is None else observer.watching(make))(stream, **options)
         shared = pickler.shared
         try:
             pickler.pack(obj)
             if observer is not None:
-                observer.done(pickler, file.getvalue())
+                observer.done(pickler, stream)
             paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
-            packed = Packed(file.getvalue(), pickler.kept, list(pickler.left.values()), shared, pickler.named)
+            packed = Packed(stream, pickler.kept, list(pickler.left.values()), shared, pickler.named)
             return packed, paths
         except RecursionError:
             give_up_descriptors(shared)

@@ -90,16 +90,16 @@ def _only_builtin_way(kind: type) -> bool:
     )
 
 
-_merged: dict[str, Any] = {"sizes": (-1, -1), "table": {}}
+_merged: dict[str, Any] = {"of": None, "table": {}}
 
 
 def registered_reducers() -> dict[type, Any]:
     """Return the reducers that the user registered, with `copyreg` or with `ForkingPickler.register`."""
     reduction = sys.modules.get("multiprocessing.reduction")
     extra: dict[type, Any] = {} if reduction is None else reduction.ForkingPickler._extra_reducers
-    sizes = (len(extra), len(copyreg.dispatch_table))
-    if _merged["sizes"] != sizes:
-        _merged.update(sizes=sizes, table={**copyreg.dispatch_table, **extra})
+    present = (*extra.values(), *copyreg.dispatch_table.values())
+    if _merged["of"] != present:  # the functions: a class may have been registered once more
+        _merged.update(of=present, table={**copyreg.dispatch_table, **extra})
     table: dict[type, Any] = _merged["table"]
     return table
 

@@ -34,10 +34,12 @@ class Builder:
         reader = stream.Reader(observer.data)
         self._message = reader.read()
         self._left = observer.left
+        self._buffers = observer.buffers
         self._view = View(reader.memo, observer.objects)
         self._clock = observer.clock({i: span.start for i, span in enumerate(reader.memo)})
         self._shown: dict[int, Node] = {}  # by the number in the memo
         self._count = 0
+        self._buffer_starts = reader.buffers
         self.descriptors = sum(1 for span in reader.memo if self._is_descriptor(span))
 
     def _is_descriptor(self, span: Span) -> bool:
@@ -83,6 +85,7 @@ class Builder:
         for child in root.children:
             root.total_bytes += child.total_bytes
             root.total_us += child.total_us
+            root.beside_bytes += child.beside_bytes
         return root
 
     def _header(self, header: dict[str, Any], notes: dict[str, Any], size: int, took_us: float) -> Node:
@@ -178,6 +181,9 @@ class Builder:
 
     def _measure(self, node: Node, span: Span) -> None:
         node.total_bytes = span.size
+        node.beside_bytes = sum(
+            self._buffers[number] for start, number in self._buffer_starts if span.start <= start < span.end
+        )
         node.total_us = self._clock.between(span.start, span.end)
 
     def _add(self, parent: Node, held: list[Holding], above: Steps, depth: int, naming: Steps = ()) -> None:

@@ -69,6 +69,8 @@ def crossing_of(view: View, span: Span) -> Crossing:
         return "reference"
     if span.kind == stream.GLOBAL:
         return "by name"
+    if span.kind == stream.BUFFER:
+        return "shared memory"
     if span.kind != stream.MADE:
         return "by value"
     maker = view.made_by(span)
@@ -77,9 +79,23 @@ def crossing_of(view: View, span: Span) -> Crossing:
         return known
     if getattr(maker, "__module__", None) in _MAPPED:
         return "shared memory"
+    if _is_beside(span):
+        return "shared memory"
     if has_descriptor(view, span):
         return "descriptor"
     return "by value" if _is_plain(view, span, maker) else "rebuilt"
+
+
+def _is_beside(span: Span) -> bool:
+    """Tell whether an object is directly made from a buffer that the receiver maps."""
+    waiting = [part for part in (*span.parts, span.state) if part is not None]
+    while waiting:
+        part = waiting.pop()
+        if part.kind == stream.BUFFER:
+            return True
+        if part.kind == stream.TUPLE:
+            waiting += part.parts
+    return False
 
 
 def _known(maker: Any) -> Crossing | None:

@@ -72,6 +72,8 @@ class Node:
         crosses: How it crosses; see `Crossing`.
         own_bytes: Bytes of the message that stand for it, less those of `children`.
         total_bytes: `own_bytes` and the `total_bytes` of all children.
+        beside_bytes: Bytes of it, and of all children, that go beside the message: large buffers, which the
+            receiver maps.
         own_us: Microseconds that packing it took, less those of `children`.
         total_us: The same with all children.
         children: What it holds and is worth a node of its own, in the order in which it is packed.
@@ -92,6 +94,7 @@ class Node:
     crosses: Crossing
     own_bytes: int = 0
     total_bytes: int = 0
+    beside_bytes: int = 0
     own_us: float = 0.0
     total_us: float = 0.0
     children: list[Node] = field(default_factory=list)
@@ -118,7 +121,8 @@ class Inheritance:
     Attributes:
         root: The whole message.
         method: Start method for which it was packed; "message" for what goes to a process that runs.
-        total_bytes: Length of all that is sent: `root.total_bytes`.
+        total_bytes: Length of all that is sent: `root.total_bytes`. Where the pickle itself is large, its
+            part of this is in sealed memory rather than in a pipe.
         pack_us: Microseconds that packing it took, as observed; observing makes it some tenths slower.
         error: What a start or a send would raise, or None.
         descriptors: How many descriptors go beside the message.
@@ -141,6 +145,11 @@ class Inheritance:
         return [n for n in self.walk() if wanted in f"{n.path}\n{n.type}\n{n.crosses}".lower()]
 
     @property
+    def beside_bytes(self) -> int:
+        """Bytes of large buffers that go beside the message, in memory that the receiver maps."""
+        return self.root.beside_bytes
+
+    @property
     def left(self) -> list[Node]:
         """What cannot be carried: stand-ins take its place, or it is refused."""
         return [node for node in self.walk() if node.crosses == "left behind"]
@@ -152,6 +161,7 @@ class Inheritance:
             "method": self.method,
             "total_bytes": self.total_bytes,
             "pack_us": round(self.pack_us, 1),
+            "beside_bytes": self.beside_bytes,
             "descriptors": self.descriptors,
             "error": error,
             "root": asdict(self.root),

@@ -1,6 +1,6 @@
 """Watches a pass over an object graph: what it wrote, which objects stand where, how long each took.
 
-    pickler.pack(obj, observer=Observer()) -> Observer.data, .objects, .left, .clock()
+    pickler.pack(obj, observer=Observer()) -> Observer.data, .buffers, .objects, .left, .clock()
 
 The pass is the one that packs, and knows nothing of this module: with an observer a class derived from its
 pickler makes it, without one the pickler itself.
@@ -12,6 +12,7 @@ import bisect
 from time import perf_counter_ns
 from typing import Any
 
+from bequest.carry.buffers import Stream
 from bequest.carry.graph import LeftObject
 
 
@@ -20,6 +21,7 @@ class Observer:
 
     Attributes:
         data: The stream.
+        buffers: Sizes in bytes of the buffers that were kept out of it.
         objects: The objects, by their numbers in the stream's memo. They live as long as this list.
         left: What was left behind, by id.
         total_ns: How long the pass took, in nanoseconds.
@@ -30,6 +32,7 @@ class Observer:
 
     def __init__(self) -> None:
         self.data = b""
+        self.buffers: list[int] = []
         self.objects: dict[int, Any] = {}
         self.left: dict[int, LeftObject] = {}
         self.total_ns = 0
@@ -66,10 +69,10 @@ class Observer:
         """Tell whether an object that the message refers to is not to be kept alive until it has arrived."""
         return False
 
-    def done(self, pickler: Any, data: bytes) -> None:
+    def done(self, pickler: Any, stream: Stream) -> None:
         """Take over what the pickler knows, before it forgets it."""
         self.total_ns = perf_counter_ns() - self._began
-        self.data = data
+        self.data, self.buffers = stream.joined(), [view.nbytes for view in stream.buffers]
         self.objects = {number: obj for number, obj in pickler.memo.copy().values()}
         self.left = dict(pickler.left)
         self.reach, self.named, self.root = pickler.reach, set(pickler.named), pickler.root

@@ -46,6 +46,7 @@ def _data(node: Node) -> dict[str, Any]:
         "c": node.crosses,
         "o": node.own_bytes,
         "b": node.total_bytes,
+        "h": node.beside_bytes,
         "u": round(node.own_us, 1),
         "v": round(node.total_us, 1),
         "d": node.detail,

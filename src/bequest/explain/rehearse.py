@@ -46,7 +46,7 @@ def explain_message(obj: Any) -> Inheritance:
     observer, error = Observer(), None
     began = perf_counter_ns()
     try:
-        packed = pickler.pack(obj, observer=observer)
+        packed = pickler.pack(obj, beside=True, observer=observer)
         pickler.give_up_descriptors(packed.shared)
     except CarryError as refusal:
         error = refusal

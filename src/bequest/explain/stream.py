@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-MESSAGE, ATOM, GLOBAL, REFERENCE = "message", "atom", "global", "reference"
+MESSAGE, ATOM, GLOBAL, REFERENCE, BUFFER = "message", "atom", "global", "reference", "buffer"
 TUPLE, LIST, DICT, SET, MADE = "tuple", "list", "dict", "set", "made"
 
 
@@ -23,7 +23,8 @@ class Span:
         start: Offset of its first byte.
         end: Offset behind its last byte.
         kind: One of the constants above; MADE is the result of a call.
-        value: Of an atom itself; of a global "module name"; of a reference the number in the memo.
+        value: Of an atom itself; of a global "module name"; of a reference the number in the memo; of a
+            buffer, which is not in the stream itself, its number.
         memo: Its own number in the memo, or None.
         parts: Members of a tuple, list or set; of what is MADE, the arguments.
         pairs: Items of a dict, or those set on what is MADE.
@@ -77,6 +78,7 @@ class Reader:
 
     Attributes:
         memo: The spans by their numbers in the memo.
+        buffers: Where buffers are called for that are not in the stream, and their numbers.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -86,6 +88,7 @@ class Reader:
         self._marks: list[int] = []
         self._waiting: list[Span] = []  # thrown away just now
         self._end = 0
+        self.buffers: list[tuple[int, int]] = []
 
     def read(self) -> Span:
         """Return the span of the whole stream, with the object as its only part.
@@ -237,6 +240,13 @@ class Reader:
         first = gone.parts[0].parts[0]
         return first.kind == REFERENCE and self.memo[first.value] is top
 
+    def _buffer(self, name: str, argument: Any, start: int) -> None:
+        self._push(Span(BUFFER, start, self._end, len(self.buffers)))
+        self.buffers.append((start, len(self.buffers)))
+
+    def _read_only(self, name: str, argument: Any, start: int) -> None:
+        self._stack[-1].end = self._end
+
     def _pop_mark(self, name: str, argument: Any, start: int) -> None:
         self._waiting += self._since_mark()
 
@@ -259,6 +269,8 @@ _ACTS: dict[str, Callable[[Reader, str, Any, int], None]] = {
     "NEWOBJ": Reader._call,
     "NEWOBJ_EX": Reader._call,
     "BUILD": Reader._build,
+    "NEXT_BUFFER": Reader._buffer,
+    "READONLY_BUFFER": Reader._read_only,
     "POP": Reader._pop,
     "POP_MARK": Reader._pop_mark,
     **dict.fromkeys(_EMPTY, Reader._empty),

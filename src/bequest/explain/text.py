@@ -59,6 +59,7 @@ def summary(explained: Inheritance) -> str:
     left, total = len(explained.left), explained.total_bytes
     return (
         f"{explained.method}: {size(total)} ({total:,} bytes) packed in {duration(explained.pack_us)}"
+        + (f", {size(explained.beside_bytes)} beside it" if explained.beside_bytes else "")
         + (f", {explained.descriptors} descriptors" if explained.descriptors else "")
         + (f", {left} left behind" if left else "")
         + (", REFUSED" if explained.error is not None else "")
@@ -75,6 +76,8 @@ def line(node: Node) -> Text:
         text.append(f"  {node.type}", style="dim")
     text.append(f"  {node.crosses}", style=_STYLES[node.crosses])
     text.append(f"  {size(node.total_bytes)}", style="bold")
+    if node.beside_bytes:
+        text.append(f" and {size(node.beside_bytes)} beside", style="bold magenta")
     if node.children and node.own_bytes != node.total_bytes:
         text.append(f" (own {size(node.own_bytes)})", style="dim")
     if node.total_us >= 1:
@@ -96,22 +99,26 @@ def tree(explained: Inheritance, *, everything: bool = False) -> Tree:
     from rich.tree import Tree
 
     grown = Tree(Text(summary(explained), style="bold"))
-    small = 0.0 if everything else explained.total_bytes * _SMALL_SHARE
+    small = 0.0 if everything else _weight(explained.root) * _SMALL_SHARE
     most = 10**9 if everything else _MOST_SHOWN
     _grow(grown, explained.root, small, most)
     return grown
 
 
 def _grow(branch: Tree, node: Node, small_bytes: float, most: int) -> None:
-    by_size = sorted(node.children, key=lambda child: -child.total_bytes)
+    by_size = sorted(node.children, key=lambda child: -_weight(child))
     folded: list[Node] = []
     for place, child in enumerate(by_size):
-        if not _has_left(child) and (place >= most or child.total_bytes < small_bytes):
+        if not _has_left(child) and (place >= most or _weight(child) < small_bytes):
             folded.append(child)
         else:
             _grow(branch.add(line(child)), child, small_bytes, most)
     if folded:
         branch.add(_folded(folded))
+
+
+def _weight(node: Node) -> int:
+    return node.total_bytes + node.beside_bytes
 
 
 def _has_left(node: Node) -> bool:

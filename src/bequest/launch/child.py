@@ -144,8 +144,8 @@ def _tell(fd: int) -> None:
         pass
 
 
-def share_tracker(fd: int) -> None:
-    """Make the resource tracker of the parent, to which `fd` leads, that of this process."""
+def share_tracker(fd: int | None) -> None:
+    """Make the resource tracker of the parent, to which `fd` leads, that of this process; None for none."""
     from multiprocessing import resource_tracker
 
     # A module that a template has imported may have made it start a tracker of its own.

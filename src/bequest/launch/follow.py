@@ -9,13 +9,14 @@ One class holds what `spawn` and `template` share. It never blocks on a child ex
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
 
 from bequest.errors import CarryError
-from bequest.launch import handoff, pidfd, tracker
+from bequest.launch import exiting, handoff, pidfd, tracker
 from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
@@ -42,7 +43,8 @@ class StartedPopen(popen_fork.Popen):
     def __init__(self, process_obj: Any, *, strict: bool = False, main: str = "replay") -> None:
         self._strict, self._main = strict, main
         self._owner_pid = os.getpid()
-        self._lock = threading.Lock()  # one reader at a time of what the child and its reaper say
+        # One reader at a time of what the child and its reaper say; and a signal handler may ask meanwhile.
+        self._lock = threading.RLock()
         self._gifts: list[int] = []  # duplicates that travel; ours until the child has been started
         self._keep: list[object] | None = None
         self._pidfd: int | None = None
@@ -74,6 +76,7 @@ class StartedPopen(popen_fork.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         tracker.hush()
+        exiting.ensure()
         try:
             watcher = watching.watcher
             observer = None if watcher is None else watcher.starting(process_obj, self)
@@ -89,7 +92,6 @@ class StartedPopen(popen_fork.Popen):
             self.give_up_gifts()
         if parcel.keep:
             self._keep = parcel.keep
-            handoff.exit_wait.ensure()
         process_obj.left_behind = parcel.left_behind
 
     def _notes(self, parcel: Parcel) -> dict[str, Any]:
@@ -154,6 +156,7 @@ class StartedPopen(popen_fork.Popen):
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return the exit code once the child has ended, or None when `timeout` seconds have passed."""
+        _end_of_starts()
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             left = None if deadline is None else deadline - time.monotonic()
@@ -203,6 +206,13 @@ class StartedPopen(popen_fork.Popen):
         import signal
 
         self._send_signal(signal.SIGINT)
+
+
+def _end_of_starts() -> None:
+    """Give up what was kept for further starts: who waits for a child has started the others."""
+    copies = sys.modules.get("bequest.carry.copies")
+    if copies is not None:
+        copies.between_starts.forget()
 
 
 def _default_methods() -> dict[str, str | None]:

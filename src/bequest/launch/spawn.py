@@ -1,6 +1,6 @@
 """Start a child in a new interpreter.
 
-    message -> anonymous file, inherited -> python -c "... child.spawned(...)"
+    message -> anonymous file, inherited -> a new interpreter that runs child.spawned(...)
 
 Portable: without pidfd, pipes tell either side that the other has ended. The parent does not wait for the
 child.
@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager
-from multiprocessing import spawn
 from multiprocessing import util as _util
 
-from bequest.launch import handoff, pidfd
+from bequest.launch import handoff, interpreter, pidfd
 from bequest.launch.child import InheritedFd
 from bequest.launch.follow import StartedPopen
 
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
     from bequest.carry.start import Parcel
 
 util: Any = _util  # private names of it are used: the same in all versions
-
-# A program text on a command line may have 128 KiB on Linux; a search path that would not fit is left to the
-# header.
-_MAX_PATH_TEXT = 100_000
 
 
 class Popen(StartedPopen):
@@ -84,10 +78,10 @@ class Popen(StartedPopen):
             self.sentinel, child_end = os.pipe()
             ours.append(self.sentinel)
             theirs.append(child_end)
-        command = command_line(f"child.spawned({message}, {tracker}, {watch}, {answer})")
+        call = f"child.spawned({message}, {tracker}, {watch}, {answer})"
         # The child has the mask too, until it sets the one that the message brings.
         with interrupts_held_back():
-            self.pid = util.spawnv_passfds(spawn.get_executable(), command, [*theirs, tracker, *self._gifts])
+            self.pid = interpreter.start(call, [*theirs, tracker, *self._gifts])
             if held_open is None:
                 self.sentinel = self._open_sentinel(ours)
 
@@ -166,26 +160,3 @@ def interrupts_held_back() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what has come meanwhile is handled here
     if came and callable(handler):
         handler(*came[0])
-
-
-def command_line(call: str) -> list[Any]:
-    """Return the command that runs `call`, a call into a module of `bequest.launch`, in a new interpreter.
-
-    It has this interpreter's flags, and searches for modules where this process does from its first import
-    on: neither a `random.py` in the working directory nor another bequest must get in between.
-    """
-    module = call.partition(".")[0]
-    program = f"from bequest.launch import {module}; {call}"
-    path = ascii(_search_path())
-    if len(path) < _MAX_PATH_TEXT:
-        program = f"import sys; sys.path[:] = {path}; {program}"
-    flags = util._args_from_interpreter_flags()
-    return [spawn.get_executable(), *flags, "-c", program, "--multiprocessing-fork"]
-
-
-def _search_path() -> list[str]:
-    # What is not text (a pathlib.Path that a program put there) is never searched by the import system
-    # either.
-    path = [entry for entry in sys.path if isinstance(entry, str)]
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return path if home in path else [*path, home]

@@ -100,7 +100,11 @@ def _restore_path(state: dict[str, Any]) -> None:
         vars(process)["ORIGINAL_DIR"] = state["origin"]
     if sys.path != state["path"]:
         sys.path[:] = state["path"]
-    # A directory that did not exist when it was first looked into is remembered as holding no modules.
+    forget_absent_folders()
+
+
+def forget_absent_folders() -> None:
+    """Have folders looked into again that did not exist at the first look, and so are known as empty."""
     for entry in [name for name, finder in sys.path_importer_cache.items() if finder is None]:
         del sys.path_importer_cache[entry]
 

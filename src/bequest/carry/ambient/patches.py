@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _FAMILY = "patches"
 _HEAPTYPE = 1 << 9
 _PARTS = ("__func__", "fget", "fset", "fdel", "func")
+_NO_LIBRARIES = ("__main__", "__mp_main__", "bequest")
 _MANY_MODULES = 30  # of a package: then only those are looked at that user code names itself; 20 us for each
 
 
@@ -37,17 +38,17 @@ class _Scanned:
 
     Attributes:
         module: The module.
-        fingerprint: Differs once any name of the module or of one of its classes is bound anew.
+        held: All that the module and its classes held.
         classes: The classes that are its own, with their names.
         patched: Pairs of a class's name, or "", and the name of a patch.
     """
 
-    __slots__ = ("classes", "fingerprint", "module", "patched")
+    __slots__ = ("classes", "held", "module", "patched")
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
         self.classes = _own_classes(module)
-        self.fingerprint = self.look()
+        self.held = self.look()
         places = [("", vars(module)), *((name, vars(kind)) for name, kind in self.classes)]
         users = _Users()
         self.patched = [
@@ -57,12 +58,20 @@ class _Scanned:
             if users.made(value)
         ]
 
-    def look(self) -> int:
-        """Return the fingerprint of the module as it is now."""
-        # By address, in C: a patch exists before what it replaces can go, so it is never at its address.
-        seen = [hash((*map(id, vars(self.module).values()),))]
-        seen += [hash((*map(id, vars(kind).values()),)) for _, kind in self.classes]
-        return hash((*seen,))
+    def look(self) -> list[Any]:
+        """Return all that the module and its classes hold now."""
+        held = list(vars(self.module).values())
+        for _, kind in self.classes:
+            held += vars(kind).values()
+        return held
+
+    def is_current(self) -> bool:
+        """Tell whether nothing has been bound anew since the scan."""
+        # In C, where a list compares by identity first; what is looked for equals nothing but itself.
+        try:
+            return self.look() == self.held
+        except Exception:  # noqa: BLE001 - an object that cannot be compared (an array) is another one now
+            return False
 
 
 def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
@@ -151,10 +160,13 @@ def _names_of(value: Any) -> set[str]:
 def _with_siblings(named: frozenset[str]) -> list[str]:
     """Add the loaded modules of the packages that the named ones belong to, unless they are many."""
     packages: dict[str, list[str]] = {name.partition(".")[0]: [] for name in named}
+    for name in _NO_LIBRARIES:
+        packages.pop(name, None)
     for name in list(sys.modules):
         packages.get(name.partition(".")[0], []).append(name)
     small = (loaded for loaded in packages.values() if len(loaded) <= _MANY_MODULES)
-    return sorted({name for name in named if name in sys.modules}.union(*small))
+    found = {name for name in named if name in sys.modules and name.partition(".")[0] in packages}
+    return sorted(found.union(*small))
 
 
 _named = _Named()
@@ -176,7 +188,7 @@ def capture() -> dict[str, list[Change]] | None:
 
 def _scan(name: str, module: Any) -> _Scanned | None:
     seen = _scanned.get(name)
-    if seen is not None and seen.module is module and seen.fingerprint == seen.look():
+    if seen is not None and seen.module is module and seen.is_current():
         return seen
     if (seen is None or seen.module is not module) and not _is_library(name, module):
         return None
@@ -189,7 +201,7 @@ def _is_library(name: str, module: Any) -> bool:
 
     if not isinstance(module, ModuleType) or getattr(module, "__name__", None) != name:
         return False
-    if name in ("__main__", "__mp_main__", "unittest.mock") or name.partition(".")[0] == "bequest":
+    if name == "unittest.mock":
         return False
     return not modules.is_main(module) and not modules.is_user_module(module)
 

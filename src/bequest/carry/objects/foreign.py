@@ -63,7 +63,7 @@ def _memory_under(obj: Any) -> tuple[Any, int] | None:
         from bequest.carry.objects import memory
 
         exporter = obj._objects.obj
-        return exporter, ctypes.addressof(obj) - memory._address(memoryview(exporter))
+        return exporter, ctypes.addressof(obj) - memory.address(memoryview(exporter))
     return None
 
 
