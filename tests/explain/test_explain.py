@@ -252,3 +252,12 @@ def test_large_buffers_go_beside() -> None:
     assert told.beside_bytes == array.nbytes
     assert told.total_bytes < 100_000
     assert node_at(told, "args[1]['again']").crosses == "reference"
+
+
+def test_notebook_shows_the_tree_without_scripts() -> None:
+    """A notebook gets nested details, with the user's names escaped."""
+    shown = bequest.explain(explained.read_settings, ({"<b>": "x" * 300},))._repr_html_()
+
+    assert "<details" in shown
+    assert "&lt;b&gt;" in shown
+    assert "<script" not in shown

@@ -9,7 +9,7 @@ spans add up to the length of the stream. What the objects mean is not known her
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 MESSAGE, ATOM, GLOBAL, REFERENCE, BUFFER = "message", "atom", "global", "reference", "buffer"
@@ -35,31 +35,18 @@ class Span:
         beside: What was written on the way and thrown away again.
     """
 
-    __slots__ = (
-        "beside",
-        "call",
-        "end",
-        "items",
-        "kind",
-        "memo",
-        "pairs",
-        "parts",
-        "setter",
-        "start",
-        "state",
-        "value",
-    )
+    # Most spans are atoms, which have none of these.
+    memo: int | None = None
+    parts: Sequence[Span] = ()
+    pairs: Sequence[tuple[Span, Span]] = ()
+    items: Sequence[Span] = ()
+    beside: Sequence[Span] = ()
+    call: Span | None = None
+    state: Span | None = None
+    setter: Span | None = None
 
     def __init__(self, kind: str, start: int, end: int, value: Any = None) -> None:
         self.kind, self.start, self.end, self.value = kind, start, end, value
-        self.memo: int | None = None
-        self.parts: list[Span] = []
-        self.pairs: list[tuple[Span, Span]] = []
-        self.items: list[Span] = []
-        self.beside: list[Span] = []
-        self.call: Span | None = None
-        self.state: Span | None = None
-        self.setter: Span | None = None
 
     @property
     def size(self) -> int:
@@ -120,7 +107,7 @@ class Reader:
     def _push(self, span: Span) -> None:
         if self._waiting:
             span.start = min(span.start, self._waiting[0].start)
-            span.beside += self._waiting
+            span.beside = [*span.beside, *self._waiting]
             self._waiting = []
         span.end = self._end
         self._stack.append(span)
@@ -192,7 +179,10 @@ class Reader:
     def _add(self, name: str, argument: Any, start: int) -> None:
         added = [self._stack.pop()] if name == "APPEND" else self._since_mark()
         top = self._stack[-1]
-        (top.items if top.kind == MADE else top.parts).extend(added)
+        if top.kind == MADE:
+            top.items = _longer(top.items, added)
+        else:
+            top.parts = _longer(top.parts, added)
         top.end = self._end
 
     def _set_items(self, name: str, argument: Any, start: int) -> None:
@@ -202,7 +192,7 @@ class Reader:
         else:
             flat = self._since_mark()
         top = self._stack[-1]
-        top.pairs.extend(zip(flat[::2], flat[1::2], strict=True))
+        top.pairs = _longer(top.pairs, list(zip(flat[::2], flat[1::2], strict=True)))
         top.end = self._end
 
     def _call(self, name: str, argument: Any, start: int) -> None:
@@ -249,6 +239,14 @@ class Reader:
 
     def _pop_mark(self, name: str, argument: Any, start: int) -> None:
         self._waiting += self._since_mark()
+
+
+def _longer(before: Sequence[Any], added: list[Any]) -> list[Any]:
+    """Return a list with `added` at its end; the one that is there, if it is one."""
+    if not isinstance(before, list):
+        return added
+    before += added
+    return before
 
 
 _ACTS: dict[str, Callable[[Reader, str, Any, int], None]] = {
