@@ -115,6 +115,17 @@ if __name__ == "__main__":
     ]
 
 
+def test_explain_tells_of_forks(programs: Programs) -> None:
+    """A child that is forked has a line, which says that it was given nothing but has everything."""
+    text = "import multiprocessing\nfork = multiprocessing.get_context('fork')\n"
+    text += "fork.Process(target=print, args=('there',)).start()\n"
+    ended = explain(programs, text)
+
+    assert ended.output.splitlines() == ["there"]
+    assert "program.py:3  fork  " in ended.errors
+    assert "a copy of everything" in ended.errors
+
+
 HEAD = """\
 import logging
 import multiprocessing as mp
@@ -181,6 +192,11 @@ CASES: dict[str, tuple[str, str, str]] = {
         "FileNotFoundError",
     ),
     "pool of plain tasks": ("with mp.Pool(1) as pool: pool.map(abs, [1])", "works", ""),
+    "pool that was terminated": (
+        "with mp.Pool(1) as pool: pool.map(abs, [1])\n    run(target=show)",
+        "works",
+        "",
+    ),
     "pool task that reads a changed global": (
         "LIMITS['size'] = 99\n    with mp.Pool(1) as pool: pool.apply(read)",
         "differs",

@@ -81,7 +81,7 @@ class CheckWatcher(Watcher):
         """Write down what was found."""
         began = self._began.pop(id(process_obj))
         if began.place.owner == "Pool":
-            self._workers[popen.pid] = weakref.ref(process_obj)
+            self._workers[popen.pid] = weakref.ref(process_obj), began.place.owner_id
         if began.data is None:  # that was written at once: bequest may have refused the start as well
             return
         self._write(
@@ -129,8 +129,10 @@ class CheckWatcher(Watcher):
         return list(compare(answer, {}, wanted, None))
 
     def _look_for_dead_workers(self, place: Place) -> None:
-        """See whether a worker of a pool was killed, now that another takes its place."""
-        for pid, weak in list(self._workers.items()):
+        """See whether a worker of a pool was killed, now that the same pool starts another in its place."""
+        for pid, (weak, owner_id) in list(self._workers.items()):
+            if place.owner != "Pool" or owner_id != place.owner_id:
+                continue
             worker = weak()
             code = None if worker is None or worker._popen is None else worker._popen.poll()
             if worker is None or code is not None:

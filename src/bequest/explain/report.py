@@ -40,6 +40,11 @@ class Start:
         self.workers += 1
         self.total_bytes += record["bytes"]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is nothing to wait for before its line is printed."""
+        return self.until_us is not None or self.first["method"] == "fork"
+
     def title(self) -> str:
         """Return where it was started, how, and what it is."""
         about = self.first
@@ -49,6 +54,8 @@ class Start:
     def line(self) -> str:
         """Return what is printed."""
         about = self.first
+        if about["method"] == "fork":
+            return f"{self.title()}  a copy of everything"
         until = (
             "its target was not reached" if self.until_us is None else f"runs after {duration(self.until_us)}"
         )
@@ -86,7 +93,7 @@ class ExplainReport:
         for child, start in self._by_child.items():
             if child in self._begins:
                 start.until_us = (self._begins[child] - start.first["began_ns"]) / 1000
-        while self._shown < len(self.starts) and self.starts[self._shown].until_us is not None:
+        while self._shown < len(self.starts) and self.starts[self._shown].is_known:
             self._show_next()
 
     def _take(self, record: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ FOLDER/PID.jsonl -> CheckReport.look() -> finish() -> exit status: 1 where somet
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bequest.explain.commands import Request
 
 _BREAKS = 1
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")  # one function made twice is one finding
 _MOST_SHOWN = 12  # findings of one place
 
 
@@ -38,7 +40,7 @@ class _Place:
         """Count what was met there once."""
         self.count += 1
         for finding in record["findings"]:
-            key = json.dumps([finding["what"], finding["path"], finding["error"]])
+            key = _ADDRESS.sub("", json.dumps([finding["what"], finding["path"], finding["error"]]))
             self.findings[key] = (finding, self.findings.get(key, (finding, 0))[1] + 1)
 
     @property
@@ -52,7 +54,8 @@ class _Place:
     def lines(self) -> list[str]:
         """Return what is printed."""
         times = f" ({self.count} times)" if self.count > 1 else ""
-        found = [f"{self.verdict:<8}{self.where or 'a thread of a pool or queue'}  {self.call}{times}"]
+        place = f"{self.where}  {self.call}" if self.where else "results, and tasks on their way"
+        found = [f"{self.verdict:<8}{place}{times}"]
         for finding, _ in list(self.findings.values())[:_MOST_SHOWN]:
             if finding["what"] == "differs":
                 there = finding["there"] or "its default"
@@ -73,6 +76,11 @@ class _Place:
         }  # fmt: skip
 
 
+def _key(record: dict[str, Any]) -> tuple[str, str]:
+    """Return which place a record tells of: one for all that no line of the program does itself."""
+    return (record["where"], record["call"]) if record["where"] else ("", "")
+
+
 class CheckReport:
     """Reads what the program's processes write down, and sums it up; see the module's docstring."""
 
@@ -91,7 +99,7 @@ class CheckReport:
             elif record["kind"] == "gone":
                 self._gone[record["semaphore"]] = record["at_ns"]
             else:
-                key = (record["where"], record["call"])
+                key = _key(record)
                 self._places.setdefault(key, _Place(*key)).add(record)
                 if record.get("semaphores"):
                     self._lending.append(record)
@@ -105,7 +113,7 @@ class CheckReport:
                     "FileNotFoundError: the last reference to a lock or the like goes before the child has it"
                 )
                 finding = {"what": "fails in the child", "path": "", "error": error, "here": "", "there": ""}
-                place = self._places[record["where"], record["call"]]
+                place = self._places[_key(record)]
                 place.add({"findings": [finding]})
                 place.count -= 1  # it was counted with the record
 

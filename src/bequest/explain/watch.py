@@ -81,13 +81,19 @@ class Place:
             owner = _OWNERS.get((module, frame.f_code.co_name))
             if owner is not None:
                 self.owner = owner
-                self.owner_id = id(frame.f_locals.get("self", frame.f_locals.get("pool")))
+                self.owner_id = _owner_id(frame)
             if module.partition(".")[0] not in _MACHINERY and not _is_a_childs_first(frame):
                 self.file = frame.f_code.co_filename
                 self.where = f"{os.path.basename(self.file)}:{frame.f_lineno}"
                 return
             self.call = frame.f_code.co_name
             frame = frame.f_back
+
+
+def _owner_id(frame: FrameType) -> int:
+    """Return what tells a pool from another: its list of workers, which its own thread knows as well."""
+    owner = frame.f_locals.get("self")
+    return id(vars(owner).get("_pool", owner) if hasattr(owner, "__dict__") else frame.f_locals.get("pool"))
 
 
 def _is_a_childs_first(frame: FrameType) -> bool:
@@ -161,6 +167,23 @@ class ExplainWatcher(Watcher):
             bytes=head_bytes + len(parcel.body),
             left=parcel.left_behind,
             tree=tree,
+        )
+
+    def forked(self, process_obj: Any, popen: Any) -> None:
+        """Write a start by fork down, which carries nothing."""
+        place = Place()
+        self._reports.write(
+            kind="start",
+            where=place.where,
+            owner=place.owner,
+            owner_id=place.owner_id,
+            name=process_obj.name,
+            method="fork",
+            child=popen.pid,
+            began_ns=0,
+            bytes=0,
+            left=(),
+            tree=None,
         )
 
     def begins(self) -> None:

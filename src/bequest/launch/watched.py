@@ -41,6 +41,9 @@ class Watcher:
             head_bytes: Length of all that went before `parcel.body`.
         """
 
+    def forked(self, process_obj: Any, popen: Any) -> None:
+        """A process has been forked from this one: it has a copy of everything, and nothing was packed."""
+
     def begins(self) -> None:
         """This process is a child which holds all that it was given; its target comes next."""
 
