@@ -26,7 +26,16 @@ from bequest import connection, managers, queues, reduction
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 LIMIT_S = 30.0  # reached only by a failing test
-OWN = {"BequestError", "CarryError", "LeftBehindError", "dumps", "loads", "install", "uninstall"}
+OWN = {
+    "BequestError",
+    "CarryError",
+    "LeftBehindError",
+    "dumps",
+    "loads",
+    "install",
+    "one_snapshot",
+    "uninstall",
+}
 UNCHANGED = (
     "dummy",
     "forkserver",

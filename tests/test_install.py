@@ -111,6 +111,17 @@ def test_installing_twice_is_installing_once() -> None:
     assert changed == []
 
 
+def test_looking_for_queues_changes_nothing() -> None:
+    """Asking where multiprocessing.queues is does not keep bequest out of it when it is imported."""
+    output = _run_python(
+        "import importlib.util\nbequest.install()\nimportlib.util.find_spec('multiprocessing.queues')\n"
+        "multiprocessing.SimpleQueue()\nprint(sys.modules['multiprocessing.queues']._ForkingPickler.__module__)\n"
+        "print([finder for finder in sys.meta_path if 'bequest' in type(finder).__module__])\n"
+    )
+
+    assert output == ["bequest.putting", "[]"]
+
+
 def test_uninstall_alone_does_nothing() -> None:
     """There is nothing to undo."""
     bequest.uninstall()

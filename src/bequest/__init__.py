@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from multiprocessing import set_start_method as set_start_method
     from pickle import loads as loads
 
+    from bequest.carry.copies import one_snapshot as one_snapshot
     from bequest.carry.pickler import dumps as dumps
     from bequest.contexts import get_context as get_context
     from bequest.errors import BequestError as BequestError
@@ -110,6 +111,7 @@ _OWN = {
     "LeftBehindError": "bequest.errors",
     "dumps": "bequest.carry.pickler",
     "loads": "pickle",
+    "one_snapshot": "bequest.carry.copies",
     "uninstall": "bequest.install",
 }
 

@@ -124,7 +124,7 @@ class ForkServerContext(_Bequest, context.ForkServerContext):
 class DefaultContext(_Bequest, context.DefaultContext):
     """The context that the functions of the package belong to; its start method can be set once.
 
-    A child begins with the start method of its parent's default context.
+    A child's default is the start method by which the child itself was started, as in `multiprocessing`.
     """
 
     Process: ClassVar[Any] = Process

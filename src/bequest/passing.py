@@ -17,6 +17,7 @@ own class.
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import os
 import socket
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 
 _SIZE, _LARGE_SIZE = Struct("!i"), Struct("!Q")
 _MOST_BYTES = 0x7FFFFFFF
+_REASONS_TO_SEND_INLINE = frozenset(
+    getattr(errno, name)
+    for name in ("EAGAIN", "ETOOMANYREFS", "ENOBUFS", "ENOMEM", "EPIPE", "ECONNRESET", "ENOTCONN")
+    if hasattr(errno, name)
+)
 _TOKEN_ROOM = 64
 _ROOM_BESIDE = socket.CMSG_SPACE(MOST_SEGMENTS * array("i").itemsize) if IS_AVAILABLE else 0
 
@@ -62,6 +68,7 @@ def methods(plain: ModuleType) -> dict[str, Any]:
 def with_side_channel(plain_pipe: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
     """Return a Pipe function whose connections have a side channel, where the system has room for it."""
 
+    @functools.wraps(plain_pipe)
     def Pipe(duplex: bool = True) -> tuple[Any, Any]:
         """Return two connected ends; see `multiprocessing.Pipe`."""
         ends = plain_pipe(duplex)
@@ -135,9 +142,9 @@ def _send_beside(channel: OwnedFd | None, held: buffers.Held) -> bool:
     except OSError as error:
         # Full; or as many descriptors are on their way as this user may have open; or nobody is left to
         # read, which the pipe will say as well.
-        if error.errno in (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM, errno.EPIPE):
-            return False
-        raise
+        if error.errno not in _REASONS_TO_SEND_INLINE:
+            raise
+        return False
     finally:
         sock.detach()
     return True

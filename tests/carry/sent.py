@@ -145,6 +145,13 @@ def partial() -> Any:
     return functools.partial(lambda a, b, c: (a, b, c), 1, c=3)
 
 
+def noted_partial() -> Any:
+    """Return a partial with attributes, one of which is itself."""
+    made: Any = functools.partial(lambda *args: args, 1)
+    made.note, made.me = "note", made
+    return made
+
+
 def chain(length: int) -> Callable[[], int]:
     """Return the last of `length` closures, each of which holds the one before."""
     function: Callable[[], Any] = lambda: 0  # noqa: E731 - the first link is no different from the others

@@ -19,8 +19,8 @@ EXAMPLES: dict[str, BaseException] = {
     "BequestError": errors.BequestError("a text"),
     "CarryError": errors.CarryError(*ABOUT),
     "SharingError": errors.SharingError(*ABOUT),
+    "LostBuffersError": errors.LostBuffersError("its large data went beside it"),
     "LeftBehindError": errors.LeftBehindError(*ABOUT, "call"),
-    "LostBuffersError": errors.LostBuffersError("a text"),
     "TemplateEndedError": errors.TemplateEndedError("a text"),
 }
 WAYS: dict[str, Callable[[Any], Any]] = {

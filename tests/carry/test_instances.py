@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copyreg
+import datetime
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sent
+import sent_derived
 
 from bequest.carry.pickler import dumps, pack
 from receiving import Receiver
@@ -34,6 +36,27 @@ def test_class_derived_from_a_builtin(receiver: Receiver, kind: type) -> None:
     question = f"({kind.__name__}(it), it.tag, isinstance(it, {kind.__name__}))"
 
     assert receiver.ask(question, dumps(made)) == (BUILTINS[kind], "tagged", True)
+
+
+@pytest.mark.parametrize("name", sent_derived.LIBRARY)
+def test_class_derived_from_one_of_the_library(receiver: Receiver, name: str) -> None:
+    """The library's class makes it there: value, attributes and slots arrive, no constructor of it runs."""
+    base, made_of, value = sent_derived.LIBRARY[name]
+    it = sent_derived.derived(base, *made_of)
+    data = dumps(it)
+    question = f"({value}, it.note, it.tag[0] is it, type(it).__name__)"
+
+    assert receiver.ask(question, data) == (eval(value), "note", True, "Derived")
+
+
+def test_own_way_to_be_pickled_is_asked_in_messages(receiver: Receiver) -> None:
+    """Where the user's class says how it is pickled, that is how it goes to a running process."""
+
+    class Day(datetime.date):
+        def __reduce__(self) -> Any:
+            return str, ("a day",)
+
+    assert receiver.ask("it", dumps(Day(2020, 1, 2))) == "a day"
 
 
 @pytest.mark.parametrize("make", [sent.demanding, lambda: sent.of_builtin(list, [1])])

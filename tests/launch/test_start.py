@@ -230,6 +230,18 @@ def test_many_descriptors(clean_ctx: Any, start: Start) -> None:
             end.close()
 
 
+def test_child_has_no_descriptor_of_another(clean_ctx: Any, start: Start) -> None:
+    """Children that are started in a row have the same number of descriptors open."""
+    told, released = clean_ctx.SimpleQueue(), clean_ctx.Event()
+    started = [start(clean_ctx, children.tell_of_descriptors, told, released) for _ in range(6)]
+    counts = [told.get() for _ in started]
+    released.set()
+    told.close()
+
+    assert len(set(counts)) == 1, counts
+    assert [exit_code(process) for process in started] == [0] * len(started)
+
+
 def test_redirected_output(ctx: Any, start: Start, capfd: pytest.CaptureFixture[str], tmp_path: Any) -> None:
     """Output that was redirected after the first child had started holds in the next one."""
     exit_code(start(ctx, children.write_word, "first"))

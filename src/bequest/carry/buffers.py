@@ -22,7 +22,7 @@ from bequest.errors import LostBuffersError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pickle import PickleBuffer
     from typing import Any
 
@@ -48,15 +48,19 @@ class Stream:
     Attributes:
         parts: The pickle, one part after the other; large `bytes` objects as they are, not copied.
         buffers: Bytes of the buffers, in order; they stay exported (not resizable) while this object lives.
-        callback: What the pickler asks about each buffer, or None where everything goes in band.
     """
 
-    __slots__ = ("buffers", "callback", "parts")
+    __slots__ = ("_beside", "buffers", "parts")
 
     def __init__(self, *, beside: bool = False) -> None:
         self.parts: list[bytes | memoryview] = []
         self.buffers: list[memoryview] = []
-        self.callback = self._set_aside if beside else None
+        self._beside = beside
+
+    @property
+    def callback(self) -> Callable[[PickleBuffer], bool] | None:
+        """Return what the pickler asks about each buffer, or None where everything goes in band."""
+        return self._set_aside if self._beside else None
 
     def write(self, data: Buffer) -> None:
         """Take the next part."""

@@ -177,8 +177,9 @@ def in_block() -> _OneSnapshot | None:
 def one_snapshot() -> Iterator[None]:
     """Let all that this thread sends or starts in the block share one copy of each large buffer.
 
-    For a call that hands the same data to many: they get what it was when the first of them was served.
-    Within another such block it does nothing.
+    For who hands the same data to many: they get what it was when the first of them was served, and whatever
+    is written to it meanwhile they do not see. Within another such block it does nothing. The copies are
+    given up at its end.
     """
     if _block.copies is not None:
         yield

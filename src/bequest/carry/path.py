@@ -214,6 +214,8 @@ def _partial_children(obj: Any) -> Iterator[tuple[Any, ...]]:
         yield value, ("attribute", f".args[{index}]")
     for name, value in obj.keywords.items():
         yield value, ("attribute", f".keywords[{name!r}]")
+    for name, value in obj.__dict__.items():
+        yield value, ("attribute", f".{name}")
 
 
 def _wrapper_children(obj: Any) -> Iterator[tuple[Any, ...]]:

@@ -115,12 +115,13 @@ def pack(
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
     """
     options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
+    first_gift = count_gifts()
     packed, paths = _pass_over(obj, options, beside, observer)
     for entry in packed.left:
         path = paths.get(id(entry.obj))  # none for what is only there with module state
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
-            give_up_descriptors(packed.shared)
+            give_up_descriptors(packed.shared, first_gift)
             error = SharingError if isinstance(entry.cause, RuntimeError) else CarryError
             raise error(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
@@ -132,6 +133,7 @@ def _pass_over(
     """Make the pass: in C, else in Python; again, where another thread has changed a container meanwhile."""
     make: Any = _CPickler
     chances = _CHANCES
+    first_gift = count_gifts()
     while True:
         stream = Stream(beside=beside)
         pickler = (make if observer is None else observer.watching(make))(stream, **options)
@@ -144,28 +146,43 @@ def _pass_over(
             packed = Packed(stream, pickler.kept, list(pickler.left.values()), shared, pickler.named)
             return packed, paths
         except RecursionError:
-            give_up_descriptors(shared)
+            give_up_descriptors(shared, first_gift)
             if make is not _CPickler:
                 raise
             from bequest.carry.deep import DeepPickler as make
         except RuntimeError as error:
-            give_up_descriptors(shared)
+            give_up_descriptors(shared, first_gift)
             chances -= 1
             if chances == 0 or not any(words in str(error) for words in _CHANGED_MEANWHILE):
                 raise
         except BaseException:
-            give_up_descriptors(shared)
+            give_up_descriptors(shared, first_gift)
             raise
         finally:
             vars(pickler).clear()  # its parts refer to it: what it holds must not wait for the collector
 
 
-def give_up_descriptors(shared: list[Any]) -> None:
-    """Close the duplicates of descriptors that were made for a message which is not sent, or packed anew."""
+def _start_in_force() -> Any:
+    """Return what takes descriptors along for a child that is about to start, or None."""
     context = sys.modules.get("multiprocessing.context")
-    give_up = getattr(None if context is None else context.get_spawning_popen(), "give_up_gifts", None)
-    if give_up is not None:
-        give_up()
+    popen = None if context is None else context.get_spawning_popen()
+    return popen if hasattr(popen, "give_up_gifts") else None  # a start of multiprocessing duplicates nothing
+
+
+def count_gifts() -> int:
+    """Return how many duplicates the start in force has taken along: an outer pass's, in a nested one."""
+    start = _start_in_force()
+    return 0 if start is None else start.count_gifts()
+
+
+def give_up_descriptors(shared: list[Any], first_gift: int) -> None:
+    """Close the duplicates of descriptors that were made for a message which is not sent, or packed anew.
+
+    A pass may be made within another, by a reducer that packs something; the other's duplicates stay.
+    """
+    start = _start_in_force()
+    if start is not None:
+        start.give_up_gifts(first_gift)
     for descriptor in shared:  # they wait in the resource sharer for a receiver
         from multiprocessing import resource_sharer
 

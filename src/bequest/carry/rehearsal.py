@@ -11,7 +11,6 @@ start's (see `start`) and nothing of the program in it, and sets what this proce
 from __future__ import annotations
 
 import marshal
-import os
 from multiprocessing import process
 
 from bequest.carry import ambient, arrival, bindings, functions, instances, mainmodule, modules, namespaces
@@ -47,7 +46,7 @@ def message() -> tuple[dict[str, Any], bytes]:
         "plain": ambient.capture_plain(),
         "main": mainmodule.established(),
         "name": current.name,
-        "pid": os.getppid(),
+        "sender": "",
         "authkey": bytes(current.authkey),
         "log_level": None,
         "log_to_stderr": False,
@@ -79,7 +78,7 @@ def _body() -> _Call:
     code = _Call(functions.load_code, (marshal.dumps(_body.__code__),))
     made: tuple[Any, ...] = (code, {}, "rehearsed", None, ((_KEY, 0, None, 0), None))
     attributes = {"__qualname__": "rehearsed", "__module__": "__main__", "__defaults__": None}
-    bound = (0, _KEY, {"time": _Call(namespaces.import_module, ("time",))}, (1,))
+    bound = ("", _KEY, {"time": _Call(namespaces.import_module, ("time",))}, (1,))
     target = _Call(functions.make_function, made, (attributes, bound), None, None, functions.set_function)
     state = {
         "_identity": (1,),

@@ -10,11 +10,11 @@ imported.
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
 from itertools import islice
 
-from bequest.carry import bindings, namespaces
+from bequest.carry import bindings, identity, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def pack(process_obj: BaseProcess, *, context: StartOptions, observer: Any = Non
         "plain": ambient.capture_plain(),
         "main": description,
         "name": process_obj.name,
-        "pid": os.getpid(),
+        "sender": identity.maker(),
         "authkey": bytes(current.authkey),
         "log_level": None if logger is None else logger.getEffectiveLevel(),
         "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as above
@@ -113,12 +113,13 @@ def pack(process_obj: BaseProcess, *, context: StartOptions, observer: Any = Non
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
     interpreter = header["plain"]["interpreter"]
+    found = interpreter["path"]
     # User modules are left to the children, until one has shown that they can be imported: see `learned`.
     wanted = sorted(name for name in packed.named if _is_library(sys.modules.get(name)))
     template = {
         "main": description,
         "installed": header["installed"],
-        "path": interpreter["path"]["path"],
+        "path": (found["path"], found["places"]),
         # For a main module that runs again; of no account otherwise, and no reason for another template.
         "arguments": interpreter["arguments"] if context.main == "import" else None,
         "modules": wanted,
@@ -205,8 +206,9 @@ def prepare_template(template: dict[str, Any]) -> None:
         template: `Parcel.template` of the start at hand. A repetition costs next to nothing.
     """
     from bequest.carry import mainmodule
+    from bequest.carry.ambient import interpreter
 
-    sys.path[:] = template["path"]
+    interpreter.set_path(*template["path"])
     if template["arguments"] is not None:
         sys.argv[:] = template["arguments"]
     _install(template["installed"])
@@ -233,14 +235,21 @@ def open_(header: dict[str, Any], body: Any) -> Any:
     ambient.restore_plain(header["plain"])
     _set_up_process(header)
     _install(header["installed"])
-    filters = _silence_warnings()
+    filters, collects = _silence_warnings(), gc.isenabled()
+    gc.disable()  # what is being rebuilt is all in use: each pass over it would be for nothing
     try:
         if header["main"] is not None:
             mainmodule.establish(header["main"])
         bindings.phase.starting = True
         state, main_state, process_obj = _unpickle(body, header["beside"])
     finally:
-        bindings.end_start(header["pid"], _user_namespaces())
+        if not gc.get_freeze_count():
+            # What has come is as old as its originals: the next collection of the young passes it over.
+            gc.freeze()
+            gc.unfreeze()
+        if collects:
+            gc.enable()
+        bindings.end_start(header["sender"], _user_namespaces())
         _hear_warnings(filters)
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)

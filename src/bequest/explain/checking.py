@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from multiprocessing import process
 from multiprocessing import util as _util
@@ -44,7 +43,8 @@ class CheckWatcher(Watcher):
         self._told: set[tuple[str, str]] = set()
         self._looked_at: set[frozenset[str]] = set()  # what messages name
         self._busy = threading.local()
-        self._workers: dict[int, Any] = {}  # of pools, by pid; weak references
+        # Of pools, by pid: name, what follows it, and its pool. The pool itself drops one that has ended.
+        self._workers: dict[int, tuple[str, Any, int]] = {}
         self._semaphores = Semaphores(self._reports)
         self._is_child = process.parent_process() is not None
 
@@ -81,7 +81,7 @@ class CheckWatcher(Watcher):
         """Write down what was found."""
         began = self._began.pop(id(process_obj))
         if began.place.owner == "Pool":
-            self._workers[popen.pid] = weakref.ref(process_obj), began.place.owner_id
+            self._workers[popen.pid] = process_obj.name, popen, began.place.owner_id
         if began.data is None:  # that was written at once: bequest may have refused the start as well
             return
         self._write(
@@ -112,12 +112,12 @@ class CheckWatcher(Watcher):
         pickled = plain.dumps(obj, starting=False)
         if pickled.data is not None and (not pickled.named or frozenset(pickled.named) in self._looked_at):
             return []
-        observer = Observer()
+        observer, first_gift = Observer(), pickler.count_gifts()
         try:
             packed = pickler.pack(obj, observer=observer)
         except Exception:  # noqa: BLE001 - it is refused here as well: plain Python does no worse
             return []
-        pickler.give_up_descriptors(packed.shared)
+        pickler.give_up_descriptors(packed.shared, first_gift)
         if pickled.failure is not None:
             return [_failure(pickled.failure)]
         self._looked_at.add(frozenset(pickled.named))
@@ -130,16 +130,15 @@ class CheckWatcher(Watcher):
 
     def _look_for_dead_workers(self, place: Place) -> None:
         """See whether a worker of a pool was killed, now that the same pool starts another in its place."""
-        for pid, (weak, owner_id) in list(self._workers.items()):
+        for pid, (name, popen, owner_id) in list(self._workers.items()):
             if place.owner != "Pool" or owner_id != place.owner_id:
                 continue
-            worker = weak()
-            code = None if worker is None or worker._popen is None else worker._popen.poll()
-            if worker is None or code is not None:
+            code = popen.poll()
+            if code is not None:
                 del self._workers[pid]
             if code:
                 error = f"a worker ended with {code}: multiprocessing.Pool never answers the task that it had"
-                self._write(place, worker.name, [_finding("fails", "a pool", error)])
+                self._write(place, name, [_finding("fails", "a pool", error)])
 
     def _write(self, place: Place, name: str, findings: list[dict[str, str]], **more: Any) -> None:
         self._reports.write(

@@ -44,10 +44,11 @@ def _is_target(what: Any) -> bool:
 def explain_message(obj: Any) -> Inheritance:
     """Explain `obj` as an item of a queue."""
     observer, error = Observer(), None
+    first_gift = pickler.count_gifts()
     began = perf_counter_ns()
     try:
         packed = pickler.pack(obj, beside=True, observer=observer)
-        pickler.give_up_descriptors(packed.shared)
+        pickler.give_up_descriptors(packed.shared, first_gift)
     except CarryError as refusal:
         error = refusal
     took_us = (perf_counter_ns() - began) / 1000

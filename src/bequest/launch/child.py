@@ -15,7 +15,7 @@ import threading
 from multiprocessing import context, process
 from multiprocessing import util as _util
 
-from bequest.launch import handoff
+from bequest.launch import handoff, lean
 from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any, NoReturn
+
+    from typing_extensions import Buffer
 
 util: Any = _util  # private names of it are used: the same in all versions
 
@@ -59,8 +61,8 @@ class ReceivedFd:
         return self.received[self.index]
 
 
-def spawned(message_fd: int, tracker_fd: int, watch_fd: int, answer_fd: int | None) -> NoReturn:
-    """Be a child in a new interpreter; does not return. All descriptors become the child's."""
+def spawned(message: Buffer, tracker_fd: int, watch_fd: int, answer_fd: int | None) -> NoReturn:
+    """Be a child in a new interpreter, to which this is imported; see `lean.spawned`. Does not return."""
     for fd in (tracker_fd, watch_fd, *(() if answer_fd is None else (answer_fd,))):
         os.set_inheritable(fd, False)
     share_tracker(tracker_fd)
@@ -72,7 +74,7 @@ def spawned(message_fd: int, tracker_fd: int, watch_fd: int, answer_fd: int | No
 
     code = _FAILED
     try:
-        code = begin(lambda: handoff.decode(handoff.load(message_fd)), watch_fd, answer)
+        code = begin(lambda: handoff.decode(message), watch_fd, answer)
     finally:
         leave(code)
 
@@ -115,7 +117,7 @@ def _open(header: dict[str, Any], notes: dict[str, Any], body: Any) -> tuple[Any
 
 def _take_over_defaults(notes: dict[str, Any]) -> None:
     defaults = notes["defaults"]
-    context._default_context.set_start_method(defaults["multiprocessing"] or notes["method"], force=True)
+    context._force_start_method(defaults["multiprocessing"] or notes["method"])
     handoff.chosen.method = defaults["bequest"] or notes["method"]
 
 
@@ -146,10 +148,13 @@ def _tell(fd: int) -> None:
 
 def share_tracker(fd: int | None) -> None:
     """Make the resource tracker of the parent, to which `fd` leads, that of this process; None for none."""
-    from multiprocessing import resource_tracker
 
-    # A module that a template has imported may have made it start a tracker of its own.
-    vars(resource_tracker._resource_tracker).update(_fd=fd, _pid=None)
+    def share() -> None:
+        # A module that a template has imported may have made it start a tracker of its own.
+        tracker: Any = sys.modules["multiprocessing.resource_tracker"]
+        vars(tracker._resource_tracker).update(_fd=fd, _pid=None)
+
+    lean.postpone("resource_tracker", share)
 
 
 def leave(code: int) -> NoReturn:

@@ -64,10 +64,17 @@ class StartedPopen(popen_fork.Popen):
         self._gifts.append(os.dup(fd))
         return self._name_of_gift()
 
-    def give_up_gifts(self) -> None:
-        """Close the duplicates taken along so far: the message is packed anew, or the start has failed."""
-        util.close_fds(*self._gifts)
-        self._gifts.clear()
+    def count_gifts(self) -> int:
+        """Return how many duplicates have been taken along so far."""
+        return len(self._gifts)
+
+    def give_up_gifts(self, first: int = 0) -> None:
+        """Close the duplicates taken along from the one at `first` on.
+
+        The message that they belong to is packed anew, or has failed; or the start is over.
+        """
+        util.close_fds(*self._gifts[first:])
+        del self._gifts[first:]
 
     def _name_of_gift(self) -> int:
         raise NotImplementedError
@@ -155,14 +162,20 @@ class StartedPopen(popen_fork.Popen):
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Return the exit code once the child has ended, or None when `timeout` seconds have passed."""
+        """Return the exit code once the child has ended, or None when `timeout` seconds have passed.
+
+        None at once in a forked child of the owner where there are no pidfds: nothing tells it of the end.
+        """
         _end_of_starts()
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            pidfd.is_ready(self._news_fd(), left)
+            news = self._news_fd() if os.getpid() == self._owner_pid else self._pidfd
+            if news is None:
+                return None
+            pidfd.is_ready(news, left)
         return code
 
     def await_answer(self, timeout: float | None = None) -> None:

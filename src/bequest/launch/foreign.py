@@ -33,7 +33,7 @@ class ForeignPopen(popen_fork.Popen):
         self._lock = threading.RLock()  # a signal handler may ask in the middle of an answer
         if code is None:
             self._hold_on(began)
-        self.sentinel = self._pidfd if self._pidfd is not None else -1
+        self.sentinel = self._open_sentinel()
 
     def _hold_on(self, began: int | None) -> None:
         try:
@@ -50,6 +50,15 @@ class ForeignPopen(popen_fork.Popen):
         self._pidfd = fd
         if fd is not None:
             self.finalizer = util.Finalize(self, os.close, (fd,))
+
+    def _open_sentinel(self) -> int:
+        """Return a descriptor that is readable when the process has ended; -1 where nothing tells that."""
+        if self._pidfd is not None or self.returncode is None:
+            return self._pidfd if self._pidfd is not None else -1
+        sentinel, other = os.pipe()
+        os.close(other)  # from here on the first is at its end
+        self.finalizer = util.Finalize(self, os.close, (sentinel,))
+        return sentinel
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return the exit code, or None while the process runs; with flag 0, wait for its end."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 util: Any = _util  # private names of it are used: the same in all versions
 
 _LEISURE_S = 0.005  # so long without a start, and none is near: there is time to rehearse it
+_LONGEST_MS = 1 << 30  # that poll() takes; twelve days are as good as for ever
 _STANDARD = 3  # stdin, stdout, stderr
 
 
@@ -111,21 +112,31 @@ def _give_up(inherited: Inherited) -> None:
 
 def _await_start(line: socket.socket, inherited: Inherited, idle_s: float | None) -> Any:
     """Return what `lines.receive` does for the start; leaves the process where none will come."""
+    try:
+        received = lines.receive(line, inherited.buffer, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        ready = _await_news(line, inherited, idle_s)
+        if line.fileno() not in ready:
+            # From here on nobody can send, so that a start is either here by now or goes to another child.
+            line.shutdown(socket.SHUT_RD)
+            if inherited.parent in ready:
+                os._exit(0)
+        received = lines.receive(line, inherited.buffer)
+    if received is None:
+        os._exit(0)
+    return received
+
+
+def _await_news(line: socket.socket, inherited: Inherited, idle_s: float | None) -> set[int]:
+    """Wait for a start, the end of the parent or the template, or the time; return what is ready."""
     poller = select.poll()
     poller.register(line, select.POLLIN)
     for fd in (inherited.parent, inherited.template):
         if fd is not None:
             poller.register(fd, select.POLLIN)
-    ready = {fd for fd, _ in poller.poll(None if idle_s is None else max(0.0, idle_s) * 1000)}
-    if line.fileno() not in ready:
-        # From here on nobody can send, so that a start is either here by now or goes to another child.
-        line.shutdown(socket.SHUT_RD)
-        if inherited.parent in ready:
-            os._exit(0)
-    received = lines.receive(line, inherited.buffer)
-    if received is None:
-        os._exit(0)
-    return received
+    if idle_s is None or idle_s * 1000 > _LONGEST_MS:
+        return {fd for fd, _ in poller.poll()}
+    return {fd for fd, _ in poller.poll(idle_s * 1000)}
 
 
 def _rehearse(inherited: Inherited) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import marshal
 import os
-import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-_LENGTH = struct.Struct("<Q")
+_LENGTH_BYTES = 8  # of what stands in front: how long the head is
 
 
 class _Chosen:
@@ -39,15 +38,14 @@ chosen = _Chosen()
 def encode(header: dict[str, Any], notes: dict[str, Any], body: Buffer) -> list[Buffer]:
     """Return the parts of a message, to be written one after the other; `body` is not copied."""
     head = marshal.dumps((header, notes))
-    return [_LENGTH.pack(len(head)), head, body]
+    return [len(head).to_bytes(_LENGTH_BYTES, "little"), head, body]
 
 
 def decode(message: Buffer) -> tuple[dict[str, Any], dict[str, Any], memoryview]:
     """Return header, notes and body; the body is a view into `message`."""
     view = memoryview(message)
-    (size,) = _LENGTH.unpack_from(view)
-    end = _LENGTH.size + size
-    header, notes = marshal.loads(view[_LENGTH.size : end])
+    end = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
+    header, notes = marshal.loads(view[_LENGTH_BYTES:end])
     return header, notes, view[end:]
 
 

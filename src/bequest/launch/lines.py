@@ -75,15 +75,18 @@ def _send_parts(end: socket.socket, parts: Sequence[Buffer], fds: Sequence[int])
     end.sendmsg(parts, beside(fds[:MOST_DESCRIPTORS]))
 
 
-def receive(end: socket.socket, buffer: bytearray) -> Message | None:
+def receive(end: socket.socket, buffer: bytearray, flags: int = 0) -> Message | None:
     """Return header, notes and body of the next message, and the descriptors beside it, now the caller's.
 
     The body may be a view into `buffer`. None where the other end is closed.
+
+    Raises:
+        BlockingIOError: Nothing has come yet, and `flags` say MSG_DONTWAIT.
     """
     extra: list[int] = []
     while True:
         try:
-            size, ancillary, _, _ = end.recvmsg_into([buffer], _ROOM, socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, _, _ = end.recvmsg_into([buffer], _ROOM, flags | socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:  # closed, and something that we had said was never read
             return None
         fds = descriptors(ancillary)
@@ -92,6 +95,7 @@ def receive(end: socket.socket, buffer: bytearray) -> Message | None:
         header, notes, body = handoff.decode(memoryview(buffer)[:size])
         if notes.get("request") == "more":
             extra += fds
+            flags = 0  # the rest follows
             continue
         if notes.get("stored"):
             header, notes, body = handoff.decode(handoff.load(fds.pop(0)))

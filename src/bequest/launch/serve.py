@@ -73,6 +73,7 @@ class _Server:
         self._own_pidfd = open_pidfd(os.getpid())
         self._lines: dict[int, int] = {}  # of each living child: where its exit code goes
         self._ahead: _Ahead | None = None
+        self._arrived: list[int] = []  # descriptors of the request at hand, while another child is forked
         self._retired = False
         self._unfit: tuple[str | None] | None = None  # why no child can be forked, and from what module on
         self._buffer = bytearray(lines.MOST_BYTES)
@@ -138,7 +139,9 @@ class _Server:
         elif kind == "prepare":
             self._prepare(header)
         else:
+            self._arrived = fds
             self._fork_ahead()  # the next one is asked for when that one has its start, or has been given up
+            self._arrived = []
             self._import(notes["imports"], "ignore")
             self._import(notes["preload"], notes["on_error"])
             if notes["ahead"] is None:
@@ -217,7 +220,8 @@ class _Server:
         self._lines[pid] = line_fd
 
     def _inherited(self) -> forked.Inherited:
-        not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *self._lines.values())
+        others = (*self._lines.values(), *self._arrived)
+        not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *others)
         return forked.Inherited(
             handlers=self._handlers,
             buffer=self._buffer,

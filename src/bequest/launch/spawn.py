@@ -1,6 +1,6 @@
 """Start a child in a new interpreter.
 
-    message -> anonymous file, inherited -> a new interpreter that runs child.spawned(...)
+    code, message -> anonymous file, inherited -> a new interpreter that runs lean.spawned(...)
 
 Portable: without pidfd, pipes tell either side that the other has ended. The parent does not wait for the
 child.
@@ -8,13 +8,14 @@ child.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it; `signal`'s enums are dear
 import os
 import signal
 import threading
 from contextlib import contextmanager
 from multiprocessing import util as _util
 
-from bequest.launch import handoff, interpreter, pidfd
+from bequest.launch import bundle, handoff, interpreter, pidfd
 from bequest.launch.child import InheritedFd
 from bequest.launch.follow import StartedPopen
 
@@ -62,7 +63,9 @@ class Popen(StartedPopen):
 
     def _spawn(self, parcel: Parcel, notes: dict[str, Any], ours: list[int], theirs: list[int]) -> None:
         tracker = handoff.tracker_fd()
-        message = handoff.store(handoff.encode(parcel.header, notes, parcel.body))
+        code = bundle.packed()
+        parts = [len(code).to_bytes(8, "little"), code, *handoff.encode(parcel.header, notes, parcel.body)]
+        message = handoff.store(parts)
         theirs.append(message)
         watch, held_open = handoff.watch_this_process()
         theirs.append(watch)
@@ -78,7 +81,7 @@ class Popen(StartedPopen):
             self.sentinel, child_end = os.pipe()
             ours.append(self.sentinel)
             theirs.append(child_end)
-        call = f"child.spawned({message}, {tracker}, {watch}, {answer})"
+        call = f"lean.spawned({message}, {tracker}, {watch}, {answer})"
         # The child has the mask too, until it sets the one that the message brings.
         with interrupts_held_back():
             self.pid = interpreter.start(call, [*theirs, tracker, *self._gifts])
@@ -140,23 +143,23 @@ def interrupts_held_back() -> Iterator[None]:
     The mask is what that process inherits. It alone would not do: the system then gives the signal to another
     thread (of a library, perhaps), for which Python runs the handler in the main thread all the same.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
+    if not hasattr(_signal, "pthread_sigmask"):  # not a POSIX system
         yield
         return
     came: list[tuple[int, Any]] = []
-    handler = signal.getsignal(signal.SIGINT)
+    handler = _signal.getsignal(_signal.SIGINT)
     is_ours = callable(handler) and threading.current_thread() is threading.main_thread()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
         if is_ours:
-            signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+            _signal.signal(_signal.SIGINT, lambda number, frame: came.append((number, frame)))
         yield
     finally:
         try:
             if is_ours:
-                signal.signal(signal.SIGINT, handler)
+                _signal.signal(_signal.SIGINT, handler)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what has come meanwhile is handled here
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)  # what has come meanwhile is handled here
     if came and callable(handler):
         handler(*came[0])

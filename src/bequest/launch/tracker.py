@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _STANDARD = "from multiprocessing.resource_tracker import main"
 # The tracker is a new interpreter, which need not find bequest as this one did.
 _OURS = "import sys; sys.path.append({folder!r}); from bequest.launch.tracker import main"
-_END_GRACE_MS = 200
+_END_GRACE_MS = 2000
 _MARK = "bequest"  # registered as a "noop", a type that every tracker knows: one that is not ours ignores it
 
 _tracker: Any = resource_tracker

@@ -32,10 +32,11 @@ _FAMILIES = ("hooks", "signals", "libraries", "logs", "thirdparty", "patches")
 # What restore_plain was given, until restore takes it: one entry at most, and one thread in a starting child.
 _given: list[State] = []
 
-# What this process's plain state is known to be, until the first restore: one entry at most. Only of the
-# family that nobody else can change, and that a template's child does not change on its way.
+# What this process's plain state is known to be, until the first restore: one entry at most. Only what nobody
+# else can change (as `renice` does, or `taskset`), and what a template's child does not change on its way.
 _own: list[State] = []
-_KNOWABLE = ("interpreter",)
+_KNOWABLE = ("interpreter", "system")
+_NOT_KNOWABLE = ("root", "limits", "scheduling", "priority", "affinity", "process group")
 
 
 def capture_plain() -> dict[str, Any]:
@@ -54,7 +55,10 @@ def know_plain() -> None:
     It holds until the first restore, here and in the processes forked from this one. Nothing else may change
     the state meanwhile: a template remembers it when it has imported something.
     """
-    _own[:] = [_capture(_KNOWABLE, plain=True)]
+    known = _capture(_KNOWABLE, plain=True)
+    for name in _NOT_KNOWABLE:
+        known["system"].pop(name, None)
+    _own[:] = [known]
 
 
 def restore_plain(state: dict[str, Any]) -> None:
@@ -136,7 +140,7 @@ def _capture(families: tuple[str, ...], *, plain: bool) -> State:
 
 def _restore(state: State) -> None:
     for family, values in state.items():
-        for adopter in _adopters(family):
+        for adopter in _adopters(family) if values else ():
             if adopter.name in values:
                 _restore_one(family, adopter, values[adopter.name])
 

@@ -1,13 +1,13 @@
-"""What user code has put on libraries: functions and classes in their modules and classes, patches that is.
+"""What user code has put on libraries: functions, classes and objects of its own, in modules and classes.
 
     parent: scan of the loaded library modules -> per module, changes that name what they bind
     child:  bound at once where the module is loaded, else when it is imported there
 
 The code that runs a patch is mostly the library's own (`threading.Thread.run`), which goes by name and whose
 names nobody reads here; so patches travel whatever the target is. Looked at are the libraries that user code
-names: a patch needs a reference. Objects other than functions, classes, the descriptors that hold them and
-mocks are not looked for. Data under names that a library does not have of its own comes this way too, from
-`reach`, which knows what the carried code reads.
+names: a patch needs a reference. Objects other than functions, classes, the descriptors that hold them, mocks
+and instances of user classes are not looked for. Data under names that a library does not have of its own
+comes this way too, from `reach`, which knows what the carried code reads.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _FAMILY = "patches"
 _HEAPTYPE = 1 << 9
 _PARTS = ("__func__", "fget", "fset", "fdel", "func")
 _NO_LIBRARIES = ("__main__", "__mp_main__", "bequest")
+# Modules in which objects of users' classes are what a process has of its own, or what other adopters carry.
+_OWN_OBJECTS = frozenset(("sys", "builtins", "threading", "multiprocessing", "concurrent"))
 _MANY_MODULES = 30  # of a package: then only those are looked at that user code names itself; 20 us for each
 
 
@@ -50,7 +52,7 @@ class _Scanned:
         self.classes = _own_classes(module)
         self.held = self.look()
         places = [("", vars(module)), *((name, vars(kind)) for name, kind in self.classes)]
-        users = _Users()
+        users = _Users(module.__name__)
         self.patched = [
             (place, name)
             for place, namespace in places
@@ -89,17 +91,20 @@ def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
 class _Users:
     """Tells what user code has made, by the module that it names."""
 
-    def __init__(self) -> None:
+    def __init__(self, looked_at: str) -> None:
         self._known: dict[Any, bool] = {"unittest.mock": False}
+        self._tells_instances = looked_at.partition(".")[0] not in _OWN_OBJECTS
 
     def made(self, value: Any) -> bool:
-        """Tell whether user code has made `value`: a function, a class, what holds one, or a mock."""
+        """Tell whether user code has made `value`: a function, a class, what holds one, an instance."""
         kind = type(value)
         if kind is FunctionType or issubclass(kind, type):
             return self._is_users(value.__module__)
         if kind in (staticmethod, classmethod, property) or kind.__module__ == "functools":
             parts = (getattr(value, name, None) for name in _PARTS)
             return any(type(part) is FunctionType and self._is_users(part.__module__) for part in parts)
+        if self._tells_instances and kind.__flags__ & _HEAPTYPE and self._is_users(kind.__module__):
+            return True
         return kind.__module__ == "unittest.mock" and hasattr(kind, "assert_has_calls")
 
     def _is_users(self, name: Any) -> bool:

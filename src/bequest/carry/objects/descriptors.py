@@ -1,16 +1,17 @@
 """A file descriptor as part of a message: a number on both sides, of one and the same open file.
 
-Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the receiver's number
+Descriptor(fd) -> packing.share_fd(fd), when it is packed and not before -> take_fd -> the number there
 """
 
 from __future__ import annotations
 
+import os
+
+from bequest.carry import arrival
 from bequest.carry.registry import carries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from bequest.carry.registry import Packing, Reduced
 
 
@@ -19,20 +20,23 @@ class Descriptor:
 
     The duplicate is made when the reduction is packed, so that a reducer which is only asked whether it would
     carry its object gives away nothing.
+
+    Attributes:
+        fd: The descriptor.
+        is_owned: Whether it was opened for this message, and is closed with this object.
     """
 
-    __slots__ = ("fd",)
+    __slots__ = ("fd", "is_owned")
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self, fd: int, *, is_owned: bool = False) -> None:
+        self.fd, self.is_owned = fd, is_owned
+
+    def __del__(self) -> None:
+        if self.is_owned:
+            os.close(self.fd)
 
 
 @carries("bequest.carry.objects.descriptors.Descriptor")
 def reduce_descriptor(descriptor: Descriptor, packing: Packing) -> Reduced:
     """Reduce a descriptor by sharing it."""
-    return take_fd, (packing.share_fd(descriptor.fd),)
-
-
-def take_fd(shared: Any) -> int:
-    """Return this process's own descriptor, which whoever gets it closes."""
-    return int(shared.detach())
+    return arrival.take_fd, (packing.share_fd(descriptor.fd),)

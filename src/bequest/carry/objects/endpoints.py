@@ -1,6 +1,7 @@
 """How the ends of connections, of other programs and of mapped files are carried.
 
     socket   -> its descriptor, shared, with its class, its timeout and its attributes
+    multiprocessing's Connection -> the same
     Popen    -> a handle: the process is the sender's child; its pipes are shared
     mmap     -> the same file mapped again; private memory is copied
     SSLSocket and its kind -> a refusal
@@ -53,6 +54,21 @@ def reduce_tls(sock: Any, packing: Packing) -> Reduced:
     raise NotCarriedError("the keys of its session are this process's own", "Connect in the child")
 
 
+# -- connections of multiprocessing --------------------------------------------------------------------------
+
+
+@carries("multiprocessing.connection.Connection", subclasses=True)
+def reduce_connection(connection: Any, packing: Packing) -> Reduced:
+    """Reduce a connection to its shared descriptor; a closed one stays closed.
+
+    The standard library's own reducer duplicates the descriptor as soon as it is asked.
+    """
+    from bequest.carry.instances import reduce_by_state
+
+    replace = {} if connection.closed else {"_handle": Descriptor(connection.fileno())}
+    return reduce_by_state(connection, replace=replace)
+
+
 # -- other programs ------------------------------------------------------------------------------------------
 
 
@@ -86,7 +102,7 @@ def reduce_map(mapped: Any, packing: Packing) -> Reduced:
             "it is memory without a file", "Use multiprocessing.shared_memory, or map a file, to share memory"
         )
     attributes = dict(getattr(mapped, "__dict__", None) or {})
-    descriptor = Descriptor(found.fd) if found.fd is not None else -1
+    descriptor = Descriptor(found.fd, is_owned=found.is_opened) if found.fd is not None else -1
     content = bytes(memoryview(mapped)) if found.is_private else None
     place = (descriptor, len(mapped), found.offset)
     args = (type(mapped), place, found.is_private, found.can_write, content)

@@ -258,6 +258,14 @@ def reduce_structure_class(kind: Any, packing: Packing) -> Reduced:
     return foreign.reduce_structure_class(kind, packing)
 
 
+@carries("_ctypes.PyCSimpleType", subclasses=True)
+def reduce_simple_class(kind: Any, packing: Packing) -> Any:
+    """See `foreign`; None for one that goes as other classes do."""
+    from bequest.carry.objects import foreign
+
+    return foreign.reduce_simple_class(kind)
+
+
 # -- what stays
 
 
