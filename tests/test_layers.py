@@ -24,6 +24,7 @@ LAYERS = (
     "mirror",
     "carry",
     "launch",
+    "explain",
     "process",
     "contexts",
     "mirrors",
@@ -57,6 +58,7 @@ HEAVY = (
     "urllib",
     "bequest.carry.pickler",
     "bequest.cli",
+    "bequest.explain",
 )
 
 TRIVIAL = """\

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from bequest.errors import BequestError as BequestError
     from bequest.errors import CarryError as CarryError
     from bequest.errors import LeftBehindError as LeftBehindError
+    from bequest.explain import explain as explain
     from bequest.install import install as install
     from bequest.install import uninstall as uninstall
     from bequest.process import Process as Process
@@ -114,11 +115,12 @@ _OWN = {
     "uninstall": "bequest.install",
 }
 
-# `install` is a module that can be called: see there.
+# `install` is a module, and `explain` a package, that can be called: see there.
 _MODULES = [
     "connection",
     "context",
     "dummy",
+    "explain",
     "forkserver",
     "heap",
     "install",
@@ -139,7 +141,7 @@ _MODULES = [
     "util",
 ]
 
-__all__ = [*_OF_CONTEXT, *_OWN, "install"]
+__all__ = [*_OF_CONTEXT, *_OWN, "explain", "install"]
 
 
 def __getattr__(name: str) -> object:

@@ -38,7 +38,7 @@ class CarryError(BequestError, PicklingError):
         self.path, self.kind, self.reason, self.remedy = path, kind, reason, remedy
 
     def __str__(self) -> str:
-        return f"cannot carry {self.path} ({self.kind}): {self.reason}. {self.remedy}."
+        return _told(f"cannot carry {self.kind}: {self.reason}.", self.path, self.remedy)
 
 
 class SharingError(CarryError, RuntimeError):
@@ -62,10 +62,8 @@ class LeftBehindError(BequestError):
         self.path, self.kind, self.reason, self.remedy, self.use = path, kind, reason, remedy, use
 
     def __str__(self) -> str:
-        return (
-            f"{self.use} of {self.path} ({self.kind}), which was left behind in the parent process: "
-            f"{self.reason}. {self.remedy}."
-        )
+        what = f"{self.use} of {self.kind}, which was left behind in the parent process: {self.reason}."
+        return _told(what, self.path, self.remedy)
 
 
 class LostBuffersError(BequestError):
@@ -81,3 +79,26 @@ class TemplateEndedError(BequestError, EOFError):
 
     No child was started. (An `EOFError` as well, since that is what the standard fork server raises.)
     """
+
+
+def branch(path: str) -> str:
+    """Return a path as the branch of a tree, as `bequest.explain` shows it, in three lines at most.
+
+    Args:
+        path: As `CarryError.path`: "target work (job.py:12) -> closure packer['k']".
+    """
+    steps = path.split(" -> ")
+    if len(steps) > _MOST_LINES:
+        steps = [steps[0], " -> ".join(steps[1:-1]), steps[-1]]
+    lines = [
+        steps[0],
+        *(f"{'    ' * depth}\u2514\u2500\u2500 {step}" for depth, step in enumerate(steps[1:])),
+    ]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+_MOST_LINES = 3
+
+
+def _told(what: str, path: str, remedy: str) -> str:
+    return f"{what}\n{branch(path)}\n  {remedy}."

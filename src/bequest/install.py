@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _AWAITED = "multiprocessing"
+_WATCHED = "BEQUEST_WATCH"  # as in `bequest.launch.watched`
 
 # Start methods that are known to be there, so that multiprocessing need not be asked.
 _SURE = (None, "fork", "spawn", "forkserver") if hasattr(os, "fork") else (None, "spawn")
@@ -75,6 +76,10 @@ def _put_in() -> None:
     assert _installation.options is not None
     _installation.is_done = True
     put_in(**_installation.options)
+    if _WATCHED in os.environ:
+        from bequest.explain import watch
+
+        watch.begin(os.environ[_WATCHED])
 
 
 def uninstall() -> None:

@@ -13,6 +13,8 @@ import os
 import sys
 from multiprocessing import context, process
 
+from bequest.errors import CarryError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
@@ -46,7 +48,10 @@ class _Inheritor(process.BaseProcess):
             )
 
             queues.adopt(getattr(self, "_args", ()))  # none any more where it has been started before
-        super().start()
+        try:
+            super().start()
+        except CarryError as error:
+            raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
 
     def _bootstrap(self, parent_sentinel: Any = None) -> Any:
         from bequest.launch import handoff

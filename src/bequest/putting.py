@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import pickle
 
+from bequest.errors import CarryError
 from bequest.reduction import ForkingPickler, pack_message
 
 TYPE_CHECKING = False
@@ -62,7 +63,10 @@ def _packing(plain_put: Callable[..., None], report: Callable[..., None]) -> Cal
         # concurrent.futures overrides the report, and needs the item itself with the error; and a full queue
         # is no reason to work for an item that may be tried again and again.
         if self._on_queue_feeder_error is report and (block or self._closed or not self.full()):
-            obj = _pack(obj, self._writer)
+            try:
+                obj = _pack(obj, self._writer)
+            except CarryError as error:
+                raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
         plain_put(self, obj, block, timeout)
 
     return put

@@ -14,6 +14,8 @@ import pickle
 from multiprocessing import reduction as _plain
 
 from bequest.carry.buffers import Stream, message_of
+from bequest.errors import CarryError
+from bequest.launch.watched import watching
 from bequest.mirror import reflect
 
 TYPE_CHECKING = False
@@ -56,12 +58,17 @@ class ForkingPickler(_plain.ForkingPickler):
         """
         if cls is not ForkingPickler:
             return super().dumps(obj, protocol)
+        if watching.watcher is not None:
+            watching.watcher.sends(obj)
         known = _pickle_known(obj)
         if known is not None:
             return known.joined()
         from bequest.carry.pickler import dumps
 
-        return dumps(obj)
+        try:
+            return dumps(obj)
+        except CarryError as error:
+            raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
 
     loads = pickle.loads
 
@@ -95,6 +102,8 @@ def pack_message(obj: Any, beside: bool) -> Any:
     """
     if not beside:
         return ForkingPickler.dumps(obj)
+    if watching.watcher is not None:
+        watching.watcher.sends(obj)
     known = _pickle_known(obj)
     if known is not None:
         return message_of(known)

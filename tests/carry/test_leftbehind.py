@@ -90,7 +90,7 @@ def test_every_use_raises(stand_in: Any, use: str) -> None:
     error = caught.value
     assert (error.path, error.kind) == ("target work -> closure db", "Database")
     assert (error.reason, error.remedy) == ("it is elsewhere", "Open it inside")
-    for part in (error.use, error.path, error.kind, error.reason, error.remedy):
+    for part in (error.use, *error.path.split(" -> "), error.kind, error.reason, error.remedy):
         assert part
         assert part in str(error)
 
@@ -135,7 +135,7 @@ def test_start_leaves_behind_what_is_not_bound_to_be_used(receiver: Receiver) ->
 
     assert len(packed.left) == 1
     assert receiver.ask("it['fine']", packed.data, starting=True) == 1
-    with pytest.raises(Exception, match=r"LeftBehindError: iteration of object\['deep'\].*generator"):
+    with pytest.raises(Exception, match=r"(?s)LeftBehindError: iteration of generator.*object\['deep'\]"):
         receiver.ask("next(it['deep'][0].content)")
 
 

@@ -90,7 +90,7 @@ def find_paths(root: Any, wanted: list[Any]) -> dict[int, Path]:
             missing.discard(id(obj))
             found[id(obj)] = Path(steps)
         if type(obj) not in _ATOMS:
-            queue.extend((child, (*steps, *more)) for child, *more in _children(obj))
+            queue.extend((child, (*steps, *more)) for child, *more in children(obj))
     for obj in wanted:
         found.setdefault(id(obj), Path((("part", "something that the message holds"),)))
     return found
@@ -117,7 +117,7 @@ def _roots(root: Any) -> Iterator[tuple[Any, Any]]:
     for attribute, value in state.items():
         if attribute not in hidden:
             yield value, (("root", "process"), ("attribute", f".{attribute}"))
-    for child, *more in _children(type(root)):
+    for child, *more in children(type(root)):
         yield child, (("root", "process"), ("part", describe_class(type(root))), *more)
 
 
@@ -140,7 +140,7 @@ def describe_class(kind: type) -> str:
     return f"class {kind.__qualname__}"
 
 
-def _children(obj: Any) -> Iterator[tuple[Any, ...]]:
+def children(obj: Any) -> Iterator[tuple[Any, ...]]:
     """Yield (child, step, ...) for what `obj` holds; several steps where two are told at once."""
     kind = type(obj)
     walk = _WALKS.get(kind)
@@ -154,9 +154,9 @@ def _children(obj: Any) -> Iterator[tuple[Any, ...]]:
 
 def _dict_children(obj: dict[Any, Any]) -> Iterator[tuple[Any, ...]]:
     for key, value in list(obj.items()):
-        yield value, ("item", f"[{_short(key)}]")
+        yield value, ("item", f"[{shorten(key)}]")
         if type(key) not in _ATOMS:
-            yield key, ("part", f"key {_short(key)}")
+            yield key, ("part", f"key {shorten(key)}")
 
 
 def _sequence_children(obj: Any) -> Iterator[tuple[Any, ...]]:
@@ -166,7 +166,7 @@ def _sequence_children(obj: Any) -> Iterator[tuple[Any, ...]]:
 
 def _set_children(obj: Any) -> Iterator[tuple[Any, ...]]:
     for value in list(obj):
-        yield value, ("part", f"member {_short(value)}")
+        yield value, ("part", f"member {shorten(value)}")
 
 
 def _function_children(function: FunctionType) -> Iterator[tuple[Any, ...]]:
@@ -270,7 +270,8 @@ def _is_made_of_locks(obj: Any) -> bool:
     return any(base.__module__ in _MADE_OF_LOCKS for base in type(obj).__mro__)
 
 
-def _short(key: Any) -> str:
+def shorten(key: Any) -> str:
+    """Return a short text for a key or a plain value; of other objects, their type."""
     text = repr(key) if type(key) in _ATOMS or type(key) is tuple else f"<{type(key).__qualname__}>"
     return text if len(text) <= 40 else text[:37] + "..."
 

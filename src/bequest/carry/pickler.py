@@ -96,6 +96,7 @@ def pack(
     strict: bool = False,
     remake: Remake | None = None,
     beside: bool = False,
+    observer: Any = None,
 ) -> Packed:
     """Pack `obj`, with all that stands for this message.
 
@@ -106,49 +107,56 @@ def pack(
         strict: Whether anything left behind is refused.
         remake: See `Remake`; None where nothing is made again.
         beside: Whether large buffers are kept out of the pickle.
+        observer: None, or what watches the pass (see `bequest.explain`): `watching(kind)` returns the class
+            to use in place of the pickler class `kind`; `done(pickler, stream)` is called at the end of the
+            pass, before anything is refused.
 
     Raises:
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
     """
     options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
-    first_gift = _count_gifts()
-    packed, paths = _pass_over(obj, options, beside)
+    first_gift = count_gifts()
+    packed, paths = _pass_over(obj, options, beside, observer)
     for entry in packed.left:
         path = paths.get(id(entry.obj))  # none for what is only there with module state
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
-            _give_up_descriptors(packed.shared, first_gift)
+            give_up_descriptors(packed.shared, first_gift)
             error = SharingError if isinstance(entry.cause, RuntimeError) else CarryError
             raise error(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
 
 
-def _pass_over(obj: Any, options: dict[str, Any], beside: bool) -> tuple[Packed, dict[int, Path]]:
+def _pass_over(
+    obj: Any, options: dict[str, Any], beside: bool, observer: Any
+) -> tuple[Packed, dict[int, Path]]:
     """Make the pass: in C, else in Python; again, where another thread has changed a container meanwhile."""
     make: Any = _CPickler
     chances = _CHANCES
-    first_gift = _count_gifts()
+    first_gift = count_gifts()
     while True:
         stream = Stream(beside=beside)
-        pickler = make(stream, **options)
+        pickler = (make if observer is None else observer.watching(make))(stream, **options)
         shared = pickler.shared
         try:
             pickler.pack(obj)
+            if observer is not None:
+                observer.done(pickler, stream)
             paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
             packed = Packed(stream, pickler.kept, list(pickler.left.values()), shared, pickler.named)
             return packed, paths
         except RecursionError:
-            _give_up_descriptors(shared, first_gift)
+            give_up_descriptors(shared, first_gift)
             if make is not _CPickler:
                 raise
             from bequest.carry.deep import DeepPickler as make
         except RuntimeError as error:
-            _give_up_descriptors(shared, first_gift)
+            give_up_descriptors(shared, first_gift)
             chances -= 1
             if chances == 0 or not any(words in str(error) for words in _CHANGED_MEANWHILE):
                 raise
         except BaseException:
-            _give_up_descriptors(shared, first_gift)
+            give_up_descriptors(shared, first_gift)
             raise
         finally:
             vars(pickler).clear()  # its parts refer to it: what it holds must not wait for the collector
@@ -161,13 +169,13 @@ def _start_in_force() -> Any:
     return popen if hasattr(popen, "give_up_gifts") else None  # a start of multiprocessing duplicates nothing
 
 
-def _count_gifts() -> int:
+def count_gifts() -> int:
     """Return how many duplicates the start in force has taken along: an outer pass's, in a nested one."""
     start = _start_in_force()
     return 0 if start is None else start.count_gifts()
 
 
-def _give_up_descriptors(shared: list[Any], first_gift: int) -> None:
+def give_up_descriptors(shared: list[Any], first_gift: int) -> None:
     """Close the duplicates of descriptors that were made for a message which is not sent, or packed anew.
 
     A pass may be made within another, by a reducer that packs something; the other's duplicates stay.

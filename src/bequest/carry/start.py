@@ -69,12 +69,13 @@ class Parcel:
         self.left_behind, self.template = left_behind, template
 
 
-def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
+def pack(process_obj: BaseProcess, *, context: StartOptions, observer: Any = None) -> Parcel:
     """Pack a process that is about to start, with the state that a forked child would have.
 
     Args:
         process_obj: Not started yet; `multiprocessing.context.set_spawning_popen` is in force.
         context: How it is started.
+        observer: As in `pickler.pack`.
 
     Raises:
         CarryError: The child is bound to use something that cannot be carried. Nothing has been started.
@@ -105,6 +106,7 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
         strict=context.strict,
         remake=_remaker(main, context.main),
         beside=True,
+        observer=observer,
     )
     header["beside"], body = _stored(packed.stream)
     left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)

@@ -16,6 +16,7 @@ from multiprocessing import context, process
 from multiprocessing import util as _util
 
 from bequest.launch import handoff, lean
+from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def begin(
     try:
         process_obj, learned = _open(*read())
         answer(learned)
+        if watching.watcher is not None:
+            watching.watcher.begins()
     # The boundary of this process: whatever it was, it ends here, reported.
     except BaseException as error:  # noqa: BLE001
         return _report(error, error.__traceback__, watch_fd)

@@ -15,7 +15,9 @@ import time
 from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
 
+from bequest.errors import CarryError
 from bequest.launch import exiting, handoff, pidfd, tracker
+from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +48,11 @@ class StartedPopen(popen_fork.Popen):
         self._gifts: list[int] = []  # duplicates that travel; ours until the child has been started
         self._keep: list[object] | None = None
         self._pidfd: int | None = None
-        super().__init__(process_obj)
+        try:
+            super().__init__(process_obj)
+        except CarryError as error:
+            # From here on it says all: how the message was being packed tells the user nothing.
+            raise error.with_traceback(None) from error.__cause__
 
     # What the pickler asks for while this start is in force
 
@@ -79,16 +85,49 @@ class StartedPopen(popen_fork.Popen):
         tracker.hush()
         exiting.ensure()
         try:
-            parcel = self._pack(process_obj)
-            notes = {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
+            watcher = watching.watcher
+            observer = None if watcher is None else watcher.starting(process_obj, self)
+            parcel = self._pack(process_obj, observer)
+            notes = self._notes(parcel)
+            if watcher is not None:
+                watcher.packed(process_obj, self, parcel)
             self._begin(parcel, notes)
+            if watcher is not None:
+                head = handoff.encode(parcel.header, notes, b"")
+                watcher.started(process_obj, self, parcel, sum(memoryview(part).nbytes for part in head))
         finally:
             self.give_up_gifts()
         if parcel.keep:
             self._keep = parcel.keep
         process_obj.left_behind = parcel.left_behind
 
-    def _pack(self, process_obj: Any) -> Parcel:
+    def _notes(self, parcel: Parcel) -> dict[str, Any]:
+        return {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
+
+    @classmethod
+    def rehearse(
+        cls, process_obj: Any, *, strict: bool, main: str, observer: Any
+    ) -> tuple[Parcel, dict[str, Any]]:
+        """Pack as a start would, and start nothing; return the parcel and the notes beside it.
+
+        Args:
+            process_obj: Not started yet.
+            strict: As of a context.
+            main: As of a context.
+            observer: As in `carry.pickler.pack`.
+
+        Raises:
+            CarryError: As a start would. Nothing is left open in any case.
+        """
+        popen = cls.__new__(cls)
+        popen._strict, popen._main, popen._gifts = strict, main, []
+        try:
+            parcel = popen._pack(process_obj, observer)
+            return parcel, popen._notes(parcel)
+        finally:
+            popen.give_up_gifts()
+
+    def _pack(self, process_obj: Any, observer: Any = None) -> Parcel:
         from bequest.carry import start
 
         if getattr(process.current_process(), "_inheriting", False):
@@ -98,7 +137,8 @@ class StartedPopen(popen_fork.Popen):
         outer = context.get_spawning_popen()
         context.set_spawning_popen(self)  # type: ignore[arg-type]  # any object with DupFd will do
         try:
-            return start.pack(process_obj, context=start.StartOptions(self.method, self._strict, self._main))
+            options = start.StartOptions(self.method, self._strict, self._main)
+            return start.pack(process_obj, context=options, observer=observer)
         finally:
             context.set_spawning_popen(outer)
 

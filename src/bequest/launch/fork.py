@@ -10,6 +10,7 @@ from __future__ import annotations
 from multiprocessing import popen_fork
 
 from bequest.launch import handoff
+from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,3 +27,5 @@ class Popen(popen_fork.Popen):
     def _launch(self, process_obj: Any) -> None:
         handoff.tracker_fd()
         super()._launch(process_obj)  # type: ignore[misc]  # private, the same in all versions
+        if watching.watcher is not None:
+            watching.watcher.forked(process_obj, self)
