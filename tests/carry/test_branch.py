@@ -86,9 +86,9 @@ def test_traceback_of_a_put_is_short() -> None:
 
 def test_what_the_object_raised_is_the_cause() -> None:
     """The error that an object's own way of being pickled raised is chained."""
-    from xml.parsers import expat
+    import ssl
 
-    error = refusal(bequest.Process(target=print, args=(expat.ParserCreate(),)).start)
+    error = refusal(bequest.Process(target=print, args=(ssl.MemoryBIO(),)).start)
 
     assert isinstance(error.__cause__, TypeError)
-    assert "xmlparser" in str(error.__cause__)
+    assert "MemoryBIO" in str(error.__cause__)
