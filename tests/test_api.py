@@ -32,6 +32,7 @@ OWN = {
     "CarryError",
     "LeftBehindError",
     "dumps",
+    "explain",
     "loads",
     "install",
     "one_snapshot",
