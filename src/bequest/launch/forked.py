@@ -180,9 +180,19 @@ def _start(line: socket.socket, inherited: Inherited, received: Any) -> int:
     def answer(learned: list[str]) -> None:
         with line:
             if learned or notes["answer"]:
-                lines.tell(line, b"A" + marshal.dumps(learned))
+                lines.tell(line, b"A" + marshal.dumps(_as_many_as_fit(learned)))
 
     return child.begin(lambda: (header, notes, body), inherited.parent, answer)
+
+
+def _as_many_as_fit(names: list[str]) -> list[str]:
+    """Return the first of the names, as many as one word to the parent may have; the rest are told later."""
+    room = lines.INLINE_BYTES
+    for count, name in enumerate(names):
+        room -= len(name) + 8  # marshal's own share
+        if room < 0:
+            return names[:count]
+    return names
 
 
 def _take_over(received: Any) -> Any:

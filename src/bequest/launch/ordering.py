@@ -50,11 +50,16 @@ class Line:
         return self.first
 
     def _hear_first(self, flags: int) -> None:
+        if not flags & socket.MSG_DONTWAIT:
+            pidfd.is_ready(self.ours.fileno(), None)
         room = socket.CMSG_SPACE(4)
-        flags |= socket.MSG_CMSG_CLOEXEC
-        self.first, ancillary, _, _ = self.ours.recvmsg(lines.MOST_BYTES, room, flags)
-        for _, _, data in ancillary:
-            self.child_pidfd = array("i", data)[0]
+        # A ^C between the system's call and what follows would lose the word, and with it the child.
+        with interrupts_held_back():
+            self.first, ancillary, _, _ = self.ours.recvmsg(
+                lines.MOST_BYTES, room, flags | socket.MSG_CMSG_CLOEXEC
+            )
+            for _, _, data in ancillary:
+                self.child_pidfd = array("i", data)[0]
 
     def may_serve(self) -> bool:
         """Tell whether a start may be sent: the child waits for it, or the template has yet to fork it."""
@@ -82,11 +87,11 @@ class Line:
         self.ours.shutdown(socket.SHUT_RD)
         try:
             self.hear(socket.MSG_DONTWAIT)
-            if self.child_pidfd is not None:
-                pidfd.send_signal(self.child_pidfd, signal.SIGKILL)
         except BlockingIOError:
             pass
         finally:
+            if self.child_pidfd is not None:
+                pidfd.send_signal(self.child_pidfd, signal.SIGKILL)
             self.close()
 
 
@@ -98,6 +103,7 @@ class Template:
         description: The main module that it was prepared for, None for none.
         asked: Names of the modules that it has been asked to import.
         proven: Whether it has forked a child; set by the caller.
+        is_unfit: Whether it has said that it has threads; set by the caller.
         can_spare: Whether its children can wait for their start.
         channel: Where it takes requests.
     """
@@ -105,17 +111,21 @@ class Template:
     def __init__(self, description: dict[str, Any] | None) -> None:
         self.description = description
         self.asked: set[str] = set()  # modules that it has been asked to import
-        self.proven = False  # has forked a child
+        self.proven = self.is_unfit = False
         ours, theirs = lines.socket_pair()
         watch, held_open = handoff.watch_this_process()
         self.channel, self._held_open = ours, held_open
         self.can_spare = held_open is None  # what waits is watched by its pidfd
         self.pid = 0  # until it has been started
+        self._pidfd: int | None = None
         try:
             # It inherits the mask, and lifts it once it ignores SIGINT: ^C must not end it in between.
             with theirs, interrupts_held_back():
                 call = f"serve.main({theirs.fileno()}, {watch})"
                 self.pid = interpreter.start(call, [theirs.fileno(), watch])
+                self._pidfd = pidfd.open_pidfd(
+                    self.pid
+                )  # its number may be another's when it has been reaped
             if description is not None:
                 self._prepare(description)
         except BaseException:
@@ -165,37 +175,49 @@ class Template:
             pass
 
     def has_left(self) -> bool:
-        """Tell whether the process has ended; if so it is reaped, and the channel closed."""
+        """Tell whether the process has ended; if so it is reaped, and all that is held of it closed."""
         try:
-            pid, _ = os.waitpid(self.pid, os.WNOHANG)
+            if not self._wait(os.WNOHANG):
+                return False
         except ChildProcessError:  # somebody else reaped it
-            pid = self.pid
-        if pid == 0:
-            return False
+            pass
         self._close()
         return True
 
-    def stop(self) -> int | None:
-        """End the process and wait for it; return its wait status, None where somebody else reaped it."""
-        self._close()
+    def stop(self) -> bool | None:
+        """End the process and wait for it.
+
+        Returns:
+            Whether it left by itself, not by a signal; None where somebody else reaped it.
+        """
+        self._hang_up()
         try:
-            fd = pidfd.open_pidfd(self.pid)
-        except ProcessLookupError:
-            return None
-        if fd is not None:
-            if not pidfd.is_ready(fd, _STOP_GRACE_S):  # stopped, or importing something endless
-                pidfd.send_signal(fd, signal.SIGKILL)
-            os.close(fd)
-        try:
-            return os.waitpid(self.pid, 0)[1]
+            if self._pidfd is not None and not pidfd.is_ready(self._pidfd, _STOP_GRACE_S):
+                pidfd.send_signal(self._pidfd, signal.SIGKILL)  # stopped, or importing something endless
+            ended = self._wait(0)
+            return ended is not None and ended.si_code == os.CLD_EXITED
         except ChildProcessError:
             return None
+        finally:
+            self._close()
+
+    def _wait(self, flags: int) -> Any:
+        """Reap the process, by its pidfd where there is one: what `os.waitid` returns."""
+        if self._pidfd is None:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | flags)
+        return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | flags)
 
     def abandon(self) -> None:
         """Close this process's copy of the channel: we are a forked child of its owner."""
         self._close()
 
     def _close(self) -> None:
+        self._hang_up()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def _hang_up(self) -> None:
         self.channel.close()
         if self._held_open is not None:
             os.close(self._held_open)

@@ -46,9 +46,23 @@ def main(channel_fd: int, watch_fd: int) -> NoReturn:
         _ensure_open(fd)
     for fd in (channel_fd, watch_fd):
         os.set_inheritable(fd, False)
+    _raise_descriptor_limit()
     server = _Server(socket.socket(fileno=channel_fd), watch_fd)
     rehearsal.rehearse()
     server.serve()
+
+
+def _raise_descriptor_limit() -> None:
+    """Have room for a line to every child, however small the program's own limit is: a start brings that."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # more than the system gives now
+        pass
 
 
 def _ensure_open(fd: int) -> None:

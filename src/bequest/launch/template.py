@@ -272,12 +272,14 @@ class _Templates:
             if self._spare is not None and self._spare.template is template:
                 self._drop_spare()
             if said[:1] == b"T":
-                template.retire()
                 self._replaced.append(template)
-                self._deny(marshal.loads(said[1:]))
+                if not template.is_unfit:  # else it has said so to another thread as well
+                    template.is_unfit = True
+                    template.retire()
+                    self._deny(marshal.loads(said[1:]))
                 return
-        status = template.stop()
-        if not template.proven and status is not None and os.WIFEXITED(status):
+        left_by_itself = template.stop()
+        if not template.proven and left_by_itself:
             error = TemplateEndedError("the template process ended while it was being prepared")
             error.add_note("Forkserver process may have crashed during module preloading. Check stderr.")
             raise error
