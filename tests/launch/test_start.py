@@ -443,6 +443,62 @@ def test_signal_handler_asks_for_children(method: str, tmp_path: Any) -> None:
     assert run_script(tmp_path, _ASKING, method) == (0, "{(1, True)}\n", "")
 
 
+_THREADED = """
+import threading
+import bequest
+import threaded
+def nothing():
+    pass
+def start():
+    process = bequest.get_context("forkserver").Process(target=nothing)
+    process.start()
+    process.join()
+    codes.append(process.exitcode)
+codes = []
+threads = [threading.Thread(target=start) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(codes)
+"""
+
+
+def test_first_starts_at_once_from_a_template_with_threads(tmp_path: Any) -> None:
+    """A module that starts a thread when it is imported is denied once, however many starts hear of it."""
+    (tmp_path / "threaded.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    assert run_script(tmp_path, _THREADED) == (0, f"{[0] * 8}\n", "")
+
+
+_LIMITED = """
+import resource
+import bequest
+def wait(event):
+    event.wait()
+if __name__ == "__main__":
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, most))
+    ctx = bequest.get_context("forkserver")
+    event = ctx.Event()
+    processes = [ctx.Process(target=wait, args=(event,)) for _ in range(50)]
+    processes[0].start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for process in processes[1:]:
+        process.start()
+    event.set()
+    for process in processes:
+        process.join()
+    print({process.exitcode for process in processes})
+"""
+
+
+def test_template_has_a_descriptor_for_every_child(tmp_path: Any) -> None:
+    """The limit on descriptors that the program had at its first start is not that of its template."""
+    assert run_script(tmp_path, _LIMITED) == (0, "{0}\n", "")
+
+
 _WITHOUT_INIT = """
 import ctypes, os, subprocess, sys
 PR_SET_CHILD_SUBREAPER = 36  # sys/prctl.h; orphans become ours
