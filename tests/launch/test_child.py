@@ -168,8 +168,8 @@ def main():
 
 SIGNALS = """
 def child(pipe):
-    pipe.send("there")
     try:
+        pipe.send("there")  # the parent may be faster than the way back from here
         pipe.recv()
     except KeyboardInterrupt:
         sys.exit(3)

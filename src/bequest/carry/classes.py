@@ -28,7 +28,6 @@ _MADE_BY_TYPE = frozenset(
         "__dict__",
         "__weakref__",
         "_abc_impl",
-        "__annotations_cache__",
         "__ctype_be__",  # made by ctypes for its numbers
         "__ctype_le__",
     )
