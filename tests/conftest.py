@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from descriptors import open_descriptors
 from receiving import Receiver
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
@@ -51,7 +52,7 @@ def receiver() -> Iterator[Receiver]:
 def _nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail the test that leaves a child, a descriptor or a named semaphore or block behind."""
     names = _noted_names(monkeypatch)
-    kept_before, children, fds = _kept(), _children(), _descriptors()
+    kept_before, children, fds = _kept(), _children(), open_descriptors()
     yield
     gc.collect()
     kept = _kept()
@@ -60,7 +61,7 @@ def _nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     left_names = [name for name in names if (_SHARED_MEMORY / name).exists()]
     assert not left_names, f"the test left in {_SHARED_MEMORY}: {left_names}"
     if kept == kept_before:  # else the test was the first to need a process that stays, with its pipes
-        left_fds = {fd: name for fd, name in _descriptors().items() if fds.get(fd) != name}
+        left_fds = {fd: name for fd, name in open_descriptors().items() if fds.get(fd) != name}
         assert not left_fds, f"the test left descriptors: {left_fds}"
 
 
@@ -122,13 +123,3 @@ def _command(pid: int) -> str:
     except OSError:  # it ended just now
         command = ""
     return f"{pid} {command[:200]}"
-
-
-def _descriptors() -> dict[str, str]:
-    found = {}
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:  # the one that the listing itself used
-            continue
-    return found

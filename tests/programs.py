@@ -71,9 +71,13 @@ class Programs:
 
     def python(self, *command: str, stdin: str = "", start_method: str = "") -> Ended:
         """Run the interpreter of the tests with `command`, in the folder."""
+        return self.execute(sys.executable, *command, stdin=stdin, start_method=start_method)
+
+    def execute(self, *command: str, stdin: str = "", start_method: str = "") -> Ended:
+        """Run any program, in the folder."""
         chosen = {"START_METHOD": start_method} if start_method else {}
         done = subprocess.run(
-            [sys.executable, *command],
+            command,
             cwd=self.folder,
             env={**self.environment, **chosen},
             input=stdin,

@@ -14,6 +14,8 @@ import sys
 from multiprocessing.connection import Pipe
 from typing import Any
 
+from bequest.carry import identity
+
 LIMIT_S = 30.0  # reached only by a failing test
 
 _LISTEN = """
@@ -78,7 +80,7 @@ class Receiver:
         Raises:
             RefusedError: Reading or answering raised there; its text begins with the name of the error.
         """
-        self._pipe.send_bytes(pickle.dumps((question, name, data, os.getpid() if starting else 0)))
+        self._pipe.send_bytes(pickle.dumps((question, name, data, identity.maker() if starting else "")))
         assert self._pipe.poll(LIMIT_S), f"the receiver was silent for {LIMIT_S} s"
         fine, answer = pickle.loads(self._pipe.recv_bytes())
         if not fine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import pkgutil
@@ -27,8 +28,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 
 LIMIT_S = 30.0  # reached only by a failing test
 OWN = {
-    *("BequestError", "CarryError", "LeftBehindError", "dumps", "loads", "install", "uninstall"),
-    *("PoolBrokenError", "PoolEndedError", "ProcessPoolExecutor", "TaskTimeoutError", "WorkerDied"),
+    "BequestError",
+    "CarryError",
+    "LeftBehindError",
+    "PoolBrokenError",
+    "PoolEndedError",
+    "ProcessPoolExecutor",
+    "TaskTimeoutError",
+    "WorkerDied",
+    "dumps",
+    "explain",
+    "loads",
+    "install",
+    "one_snapshot",
+    "uninstall",
 }
 UNCHANGED = (
     "dummy",
@@ -69,6 +82,15 @@ def _call_and_answer(pipe: Any, queue: Any) -> None:
     function = pipe.recv()
     pipe.send(_adder(function(1)))
     queue.put(_adder(function(2)))
+
+
+def _answer_calls(pipe: Any, times: int) -> None:
+    for _ in range(times):
+        pipe.send(pipe.recv()())
+
+
+def _send_back(pipe: Any) -> None:
+    pipe.send(pipe.recv())
 
 
 def _run_python(code: str) -> str:
@@ -269,6 +291,36 @@ def test_executor_on_a_context_takes_closures(context: Any) -> None:
         result = executor.submit(lambda: _adder(amount)).result(LIMIT_S)
 
     assert result(4) == 7
+
+
+def test_forked_child_rebuilds_what_it_is_sent(pipe: tuple[Any, Any]) -> None:
+    """A function or class that its parent has made since the fork is whole."""
+    ours, theirs = pipe
+    bequest.dumps(lambda: None)  # from here on this process has given names to what it sent
+    process = bequest.get_context("fork").Process(target=_answer_calls, args=(theirs, 2))
+    process.start()
+
+    class Local:
+        def double(self, number: int = 2) -> int:
+            return number * 2
+
+    ours.send(lambda number=4: number * 2)
+    assert ours.recv() == 8
+    ours.send(lambda: Local().double())
+    assert ours.recv() == 4
+    process.join(LIMIT_S)
+
+
+def test_what_comes_home_after_it_was_dropped_is_whole(context: Any, pipe: tuple[Any, Any]) -> None:
+    """A function that a process has sent and forgotten is rebuilt there with all that it had."""
+    ours, theirs = pipe
+    process = context.Process(target=_send_back, args=(theirs,))
+    process.start()
+    ours.send(lambda number=4: number * 2)
+    gc.collect()
+
+    assert ours.recv()() == 8
+    process.join(LIMIT_S)
 
 
 # -- queues

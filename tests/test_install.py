@@ -67,12 +67,16 @@ def _tell_whether_installed(queue: Any, generations: int) -> None:
 
 
 def _run_python(code: str) -> list[str]:
-    code = (
-        f"import multiprocessing, sys, bequest.contexts\nfrom multiprocessing import context\n{LOOK}\n{code}"
+    return _run_plain_python(
+        f"import multiprocessing, bequest.contexts\nfrom multiprocessing import context\n{LOOK}\n{code}"
     )
+
+
+def _run_plain_python(code: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
-    )
+        [sys.executable, "-c", f"import sys\n{code}"],
+        capture_output=True, text=True, timeout=LIMIT_S, check=True,
+    )  # fmt: skip
     return done.stdout.split()
 
 
@@ -107,6 +111,16 @@ def test_installing_twice_is_installing_once() -> None:
     assert changed == []
 
 
+def test_looking_for_queues_changes_nothing() -> None:
+    """Asking where multiprocessing.queues is does not keep bequest out of it when it is imported."""
+    output = _run_python(
+        "import importlib.util\nbequest.install()\nimportlib.util.find_spec('multiprocessing.queues')\n"
+        "multiprocessing.SimpleQueue()\nprint(sys.modules['multiprocessing.queues']._ForkingPickler.__module__)\n"
+    )
+
+    assert output == ["bequest.putting"]
+
+
 def test_uninstall_alone_does_nothing() -> None:
     """There is nothing to undo."""
     bequest.uninstall()
@@ -131,17 +145,69 @@ def test_modules_that_are_imported_later_are_changed() -> None:
     told = _run_python(
         "bequest.install()\n"
         "finders = len(sys.meta_path)\n"
-        "import multiprocessing.queues as queues\n"
+        "import multiprocessing.queues as queues, multiprocessing.resource_tracker\n"
         "import multiprocessing.pool, multiprocessing.managers, concurrent.futures.process as process\n"
         "print(queues._ForkingPickler.__name__, finders - len(sys.meta_path))\n"
         "print(multiprocessing.pool.Pool.__module__, process.ProcessPoolExecutor.__module__)\n"
         "print(type(queues.__loader__).__name__, queues.__spec__.loader is queues.__loader__)\n"
+        "print(multiprocessing.connection.Connection.send.__module__)\n"
     )
 
     assert told == [
         *("QueuePickler", "1", "bequest.pool.pool", "bequest.pool.executor"),
-        *("SourceFileLoader", "True"),
+        *("SourceFileLoader", "True", "bequest.passing"),
     ]
+
+
+def test_program_without_multiprocessing_does_not_load_it() -> None:
+    """Installing costs a program that never imports multiprocessing three small modules."""
+    loaded = _run_plain_python(
+        "before = set(sys.modules)\nimport bequest\nbequest.install()\nprint(*set(sys.modules) - before)"
+    )
+
+    assert set(loaded) <= {"__future__", "bequest", "bequest.install", "bequest.imports"}
+
+
+@pytest.mark.parametrize("how", ["import multiprocessing", "from multiprocessing.pool import Pool"])
+def test_installed_before_multiprocessing_is_imported(how: str) -> None:
+    """Whatever of multiprocessing the program imports first finds bequest installed."""
+    told = _run_plain_python(
+        "import bequest\nbequest.install()\n"
+        f"{how}\n"
+        "context = sys.modules['multiprocessing'].get_context()\n"
+        "print(type(context).__module__, bequest.install.is_installed())\n"
+        "bequest.uninstall()\n"
+        "context = sys.modules['multiprocessing'].get_context()\n"
+        "print(type(context).__module__, bequest.install.is_installed())\n"
+    )
+
+    assert told == ["bequest.contexts", "True", "multiprocessing.context", "False"]
+
+
+def test_installed_before_the_executor_is_imported() -> None:
+    """Who imports concurrent.futures alone, which imports multiprocessing, finds bequest's executor."""
+    told = _run_plain_python(
+        "import bequest\nbequest.install()\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "print(ProcessPoolExecutor.__module__)\n"
+        "bequest.uninstall()\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "print(ProcessPoolExecutor.__module__)\n"
+    )
+
+    assert told == ["bequest.pool.executor", "concurrent.futures.process"]
+
+
+def test_uninstall_before_multiprocessing_is_imported() -> None:
+    """Nothing waits for multiprocessing any more."""
+    told = _run_plain_python(
+        "import bequest\nfinders = list(sys.meta_path)\nbequest.install()\nbequest.uninstall()\n"
+        "print(finders == sys.meta_path)\n"
+        "import multiprocessing\n"
+        "print(type(multiprocessing.get_context()).__module__, 'bequest.contexts' in sys.modules)"
+    )
+
+    assert told == ["True", "multiprocessing.context", "False"]
 
 
 def test_picklers_are_bequests(installed: None) -> None:

@@ -19,7 +19,20 @@ MOST_LINES_OF_FUNCTION = 60
 # From the bottom up; a module may import from its own layer and from those below it, while it is imported.
 # `mirror` is what the mirror modules are made with; it knows nothing of bequest. The pool is one of them, and
 # so is the pickler of messages that it uses.
-LAYERS = ("errors", "mirror", "carry", "launch", "process", "contexts", "mirrors", "install", "cli")
+LAYERS = (
+    "errors",
+    "imports",
+    "mirror",
+    "carry",
+    "launch",
+    "explain",
+    "process",
+    "contexts",
+    "mirrors",
+    "replacing",
+    "install",
+    "cli",
+)
 MIRRORS = frozenset(
     path.stem if path.is_file() else path.name
     for path in PACKAGE.iterdir()
@@ -46,6 +59,7 @@ HEAVY = (
     "urllib",
     "bequest.carry.pickler",
     "bequest.cli",
+    "bequest.explain",
 )
 
 TRIVIAL = """\

@@ -229,6 +229,17 @@ def test_start_method_of_the_command_line_is_in_force(folder: Path) -> None:
         )
 
 
+def test_started_program_may_look_for_multiprocessing(folder: Path) -> None:
+    """A program that one under `bequest run` starts has bequest, even if it first asks where modules are."""
+    asks = (
+        "import importlib.util; importlib.util.find_spec('multiprocessing'); import multiprocessing, sys; "
+        "print('bequest.install' in sys.modules)"
+    )
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {asks!r}], check=True)"
+
+    assert run(folder, ["-m", "bequest", "run"], ["-c", starts]) == (0, "True\n", "")
+
+
 @pytest.mark.parametrize(
     "command",
     [[], ["walk"], ["run"], ["run", "--fast", "x.py"], ["run", "--start", "thread", "x.py"], ["run", "-m"]],

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from multiprocessing import set_start_method as set_start_method
     from pickle import loads as loads
 
+    from bequest.carry.copies import one_snapshot as one_snapshot
     from bequest.carry.pickler import dumps as dumps
     from bequest.contexts import get_context as get_context
     from bequest.errors import BequestError as BequestError
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from bequest.errors import PoolEndedError as PoolEndedError
     from bequest.errors import TaskTimeoutError as TaskTimeoutError
     from bequest.errors import WorkerDied as WorkerDied
+    from bequest.explain import explain as explain
     from bequest.install import install as install
     from bequest.install import uninstall as uninstall
     from bequest.pool.executor import ProcessPoolExecutor as ProcessPoolExecutor
@@ -119,14 +121,16 @@ _OWN = {
     "WorkerDied": "bequest.errors",
     "dumps": "bequest.carry.pickler",
     "loads": "pickle",
+    "one_snapshot": "bequest.carry.copies",
     "uninstall": "bequest.install",
 }
 
-# `install` is a module that can be called: see there.
+# `install` is a module, and `explain` a package, that can be called: see there.
 _MODULES = [
     "connection",
     "context",
     "dummy",
+    "explain",
     "forkserver",
     "heap",
     "install",
@@ -147,22 +151,27 @@ _MODULES = [
     "util",
 ]
 
-__all__ = [*_OF_CONTEXT, *_OWN, "install"]
+__all__ = [*_OF_CONTEXT, *_OWN, "explain", "install"]
 
 
 def __getattr__(name: str) -> object:
     """Find a public name on its first use, and keep it."""
-    from importlib import import_module  # a millisecond, where nothing has loaded it yet
-
     if name in _OWN:
-        value = getattr(import_module(_OWN[name]), name)
+        value = getattr(_import(_OWN[name]), name)
     elif name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return _import(f"{__name__}.{name}")
     elif name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
         value = _of_default_context(name)
     return globals().setdefault(name, value)
+
+
+def _import(name: str) -> object:
+    import sys  # not importlib, which costs a child that has not loaded it a millisecond
+
+    __import__(name)
+    return sys.modules[name]
 
 
 def _of_default_context(name: str) -> object:

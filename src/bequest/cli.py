@@ -1,5 +1,7 @@
 """The command line: `python -m bequest run` runs an unmodified program on bequest's `multiprocessing`.
 
+`explain`, `check` and `doctor` are handed to `bequest.explain`; the rest of this module is `run`.
+
     sys.argv -> _RunOptions -> install() -> a new `__main__`, sys.argv, sys.path[0] -> the program
 
 The program meets what it would meet under plain Python: the attributes of `__main__`, its arguments, its
@@ -26,8 +28,14 @@ if TYPE_CHECKING:
 
 USAGE = """\
 usage: python -m bequest run [--start METHOD] [--strict] PROGRAM [ARGUMENT ...]
+       python -m bequest explain [OPTION ...] PROGRAM [ARGUMENT ...]
+       python -m bequest check [OPTION ...] PROGRAM [ARGUMENT ...]
+       python -m bequest doctor
 
-Run an unmodified program with bequest in place of multiprocessing.
+run:     run an unmodified program with bequest in place of multiprocessing
+explain: the same, and say what each process that it starts is given; see explain --help
+check:   the same, and say what plain Python 3.14 would have done; see check --help
+doctor:  say what of this system matters to processes, and what would be slow or fail here
 
 PROGRAM is one of
   script.py        a script, a .pyc file, a zip file or a folder with a __main__.py
@@ -83,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in ("-h", "--help"):
         return _tell(sys.stdout, USAGE, 0)
+    if given and given[0] in ("explain", "check", "doctor"):
+        return _hand_over(given[0], given[1:])
     try:
         if not given or given[0] != "run":
             raise _UsageError(f"unknown command {given[0]!r}" if given else "a command is missing")
@@ -90,6 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     except _UsageError as error:
         return _tell(sys.stderr, f"{USAGE}\nbequest: {error}\n", _USAGE_STATUS)
     return _tell(sys.stdout, USAGE, 0) if options is None else _run(options)
+
+
+def _hand_over(command: str, given: Sequence[str]) -> int:
+    if command == "doctor":
+        from bequest.explain.doctor import main as examine
+
+        return examine(given)
+    from bequest.explain.commands import main as watch
+
+    return watch(command, given)
 
 
 def _tell(stream: Any, text: str, status: int) -> int:

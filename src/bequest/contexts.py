@@ -8,9 +8,11 @@ method is the default here is independent of multiprocessing's own default (but 
 
 from __future__ import annotations
 
+import sys
 from multiprocessing import context, process, reduction
 
-from bequest.launch import tracker
+from bequest.imports import when_imported
+from bequest.launch import preload
 from bequest.launch.handoff import chosen
 from bequest.mirror import Primitives
 from bequest.process import ForkProcess, ForkServerProcess, Process, SpawnProcess, process_class
@@ -72,6 +74,41 @@ class _Bequest(Primitives):
         options["context"] = self.get_context()
         return Pool(*args, **options)
 
+    def freeze_support(self) -> None:
+        """Be the child, in a frozen program that was started to be one; does not return then.
+
+        To be called first thing in the main module of a program that is to be frozen into an executable.
+        """
+        freeze_support(self)
+
+    def set_forkserver_preload(self, module_names: list[str], **options: Any) -> None:
+        """Have `module_names` imported in the process that children of `forkserver` are forked from.
+
+        With `"__main__"` among them the main module is imported there as well, as `main="import"` has it.
+
+        Args:
+            module_names: A name that cannot be imported is passed over.
+            options: From Python 3.15 on, `on_error`: "ignore", "warn" or "fail", which lets starts fail.
+        """
+        set_forkserver_preload(self, module_names, **options)
+
+
+def freeze_support(_context: Any) -> None:
+    """Be `freeze_support` of any context, the standard library's included; see `ForkContext`'s."""
+    if getattr(sys, "frozen", False):
+        from multiprocessing import spawn
+
+        spawn.freeze_support()
+
+
+def set_forkserver_preload(context: Any, module_names: list[str], **options: Any) -> None:
+    """Be `set_forkserver_preload` of any context, the standard library's included; see `ForkContext`'s."""
+    _set_forkserver_preload(context, module_names, **options)
+    preload.mark_as_chosen()
+
+
+_set_forkserver_preload = context.BaseContext.set_forkserver_preload
+
 
 class ForkContext(_Bequest, context.ForkContext):
     """Start method `fork`: as in multiprocessing."""
@@ -94,7 +131,7 @@ class ForkServerContext(_Bequest, context.ForkServerContext):
 class DefaultContext(_Bequest, context.DefaultContext):
     """The context that the functions of the package belong to; its start method can be set once.
 
-    A child begins with the start method of its parent's default context.
+    A child's default is the start method by which the child itself was started, as in `multiprocessing`.
     """
 
     Process: ClassVar[Any] = Process
@@ -208,5 +245,17 @@ get_context = default_context.get_context
 get_start_method = default_context.get_start_method
 set_start_method = default_context.set_start_method
 
+
+def _import_exiting() -> None:
+    from bequest.launch import exiting  # noqa: F401 - it acts as it is imported
+
+
+def _import_tracker() -> None:
+    from bequest.launch import tracker  # noqa: F401 - as above
+
+
+# A program that has bequest installed, and of multiprocessing no more than the
+# package itself, pays for neither.
+when_imported("multiprocessing.util", "exiting", _import_exiting)
 # Before anything of this process is registered with it: a tracker that runs already stays as it is.
-tracker.adopt()
+when_imported("multiprocessing.resource_tracker", "tracker", _import_tracker)

@@ -2,7 +2,9 @@
 
     BequestError
       CarryError       (also pickle.PicklingError)   in the sender: an object cannot be carried
+        SharingError   (also RuntimeError)             an object that refuses to be shared in this way
       LeftBehindError                                in the child: a stand-in for such an object was used
+      LostBuffersError                               in a receiver: a message came without its large data
       TemplateEndedError (also EOFError)             at a start: the template process ended before it forked
       WorkerDied                                     a worker of a pool ended while it had a task
       TaskTimeoutError (also TimeoutError)           a task had more time than it was given, and was stopped
@@ -40,7 +42,15 @@ class CarryError(BequestError, PicklingError):
         self.path, self.kind, self.reason, self.remedy = path, kind, reason, remedy
 
     def __str__(self) -> str:
-        return f"cannot carry {self.path} ({self.kind}): {self.reason}. {self.remedy}."
+        return _told(f"cannot carry {self.kind}: {self.reason}.", self.path, self.remedy)
+
+
+class SharingError(CarryError, RuntimeError):
+    """A `CarryError` of an object that says itself that it cannot be shared in this way.
+
+    The locks of multiprocessing do, with a RuntimeError, outside of a start, and where one of a fork context
+    is given to a process that is not forked.
+    """
 
 
 class LeftBehindError(BequestError):
@@ -56,10 +66,16 @@ class LeftBehindError(BequestError):
         self.path, self.kind, self.reason, self.remedy, self.use = path, kind, reason, remedy, use
 
     def __str__(self) -> str:
-        return (
-            f"{self.use} of {self.path} ({self.kind}), which was left behind in the parent process: "
-            f"{self.reason}. {self.remedy}."
-        )
+        what = f"{self.use} of {self.kind}, which was left behind in the parent process: {self.reason}."
+        return _told(what, self.path, self.remedy)
+
+
+class LostBuffersError(BequestError):
+    """A message has come without the descriptors of its large data, which went beside it.
+
+    Raised where it is loaded. Only a message that was read by other means than those it was sent by (from the
+    bare descriptor of a connection, say) can lose them.
+    """
 
 
 class TemplateEndedError(BequestError, EOFError):
@@ -120,3 +136,26 @@ class PoolBrokenError(BequestError):
 
 class PoolEndedError(BequestError):
     """A pool was terminated before it had done this task."""
+
+
+def branch(path: str) -> str:
+    """Return a path as the branch of a tree, as `bequest.explain` shows it, in three lines at most.
+
+    Args:
+        path: As `CarryError.path`: "target work (job.py:12) -> closure packer['k']".
+    """
+    steps = path.split(" -> ")
+    if len(steps) > _MOST_LINES:
+        steps = [steps[0], " -> ".join(steps[1:-1]), steps[-1]]
+    lines = [
+        steps[0],
+        *(f"{'    ' * depth}\u2514\u2500\u2500 {step}" for depth, step in enumerate(steps[1:])),
+    ]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+_MOST_LINES = 3
+
+
+def _told(what: str, path: str, remedy: str) -> str:
+    return f"{what}\n{branch(path)}\n  {remedy}."

@@ -1,12 +1,10 @@
 """Puts bequest into the running interpreter's multiprocessing and concurrent.futures, and takes it out again.
 
-    install() -> contexts, launchers, picklers and queues of multiprocessing are bequest's
+    install() -> once multiprocessing is imported, what it offers is bequest's (`bequest.replacing`)
     a child   -> `installed_options()` of its parent travel in its header; it installs with the same
 
-Programs and libraries go on to say `multiprocessing`: functions that they imported before, contexts that they
-hold and classes that they derived are reached too, because what changes is where those look things up.
-`uninstall` puts every replaced object back. Nothing of multiprocessing is imported early: what is not loaded
-yet is changed as it is imported.
+A program that never imports multiprocessing pays for this module alone. `uninstall` puts every replaced
+object back.
 
 The module can be called, as `bequest.install(...)`: importing a submodule binds its name in the package, and
 `bequest.install` must be the function whether or not that has happened.
@@ -14,41 +12,32 @@ The module can be called, as `bequest.install(...)`: importing a submodule binds
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import sys
-import types
-from multiprocessing import context as _context
-from multiprocessing import process, reduction
+
+from bequest.imports import forget, when_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
     from typing import Any
 
-_ABSENT: Any = object()
-context: Any = _context  # most of what is used here are private names
+_MULTIPROCESSING, _EXECUTOR = "multiprocessing", "concurrent.futures.process"
+_WATCHED = "BEQUEST_WATCH"  # as in `bequest.launch.watched`
 
-# Where `ForkingPickler` is bound a second time, when the module is imported.
-_HOLDERS = ("multiprocessing.connection", "multiprocessing.queues", "multiprocessing.sharedctypes")
+# Start methods that are known to be there, so that multiprocessing need not be asked.
+_SURE = (None, "fork", "spawn", "forkserver") if hasattr(os, "fork") else (None, "spawn")
 
 
 class _Installation:
-    """What has been replaced, oldest first, and with which options."""
+    """Whether `install` is in force, and how far it has come.
 
-    def __init__(self) -> None:
-        self.options: dict[str, Any] | None = None
-        self.imposed: Any = None
-        self.replaced: list[tuple[Any, str, Any]] = []
+    Attributes:
+        options: Its arguments; None where it is not in force.
+        is_done: Whether multiprocessing has been changed, rather than is awaited.
+    """
 
-    def replace(self, owner: Any, name: str, value: Any) -> None:
-        """Set an attribute (of a dict: an item), and remember the raw object that was there."""
-        self.replaced.append((owner, name, _namespace(owner).get(name, _ABSENT)))
-        _put(owner, name, value)
-
-    def restore(self) -> None:
-        """Put back what `replace` found, the latest first."""
-        while self.replaced:
-            _put(*self.replaced.pop())
+    options: dict[str, Any] | None = None
+    is_done = False
 
 
 _installation = _Installation()
@@ -72,18 +61,33 @@ def install(start_method: str | None = None, strict: bool = False) -> None:
     options = {"start_method": start_method, "strict": strict}
     if _installation.options == options:
         return
-    if start_method is not None:
+    if start_method not in _SURE:
+        import multiprocessing
+
         multiprocessing.get_context(start_method)
     uninstall()
     _installation.options = options
-    _replace_contexts(start_method, strict)
-    _replace_process()
-    _replace_pickler()
-    for name, replace in _LATE.items():
-        if name in sys.modules:
-            replace(sys.modules[name])
-    if not all(name in sys.modules for name in _LATE):
-        sys.meta_path.insert(0, _late_imports)
+    when_imported(_MULTIPROCESSING, "install", _put_in)
+    # It imports multiprocessing, when it is too late to ask for a word about its own import.
+    when_imported(_EXECUTOR, "install", _put_in_executor)
+
+
+def _put_in() -> None:
+    from bequest.replacing import put_in
+
+    assert _installation.options is not None
+    _installation.is_done = True
+    put_in(**_installation.options)
+    if _WATCHED in os.environ:
+        from bequest.explain import watch
+
+        watch.begin(os.environ[_WATCHED])
+
+
+def _put_in_executor() -> None:
+    from bequest.replacing import put_in_executor
+
+    put_in_executor()
 
 
 def uninstall() -> None:
@@ -93,17 +97,15 @@ def uninstall() -> None:
     """
     if _installation.options is None:
         return
-    default: Any = context._default_context
-    chosen, used = default._actual_context, (_installation.imposed, default._default_context)
     _installation.options = None
-    _installation.restore()
-    if chosen not in used:
-        default._actual_context = chosen and context._concrete_contexts.get(chosen._name, chosen)
-    for name in _HOLDERS:  # one that was imported in the meantime has bound bequest's
-        if name in sys.modules:
-            sys.modules[name]._ForkingPickler = reduction.ForkingPickler  # type: ignore[attr-defined]
-    if _late_imports in sys.meta_path:
-        sys.meta_path.remove(_late_imports)
+    for name in (_MULTIPROCESSING, _EXECUTOR):
+        forget(name, "install")
+    if not _installation.is_done:
+        return
+    from bequest.replacing import take_out
+
+    _installation.is_done = False
+    take_out()
 
 
 def is_installed() -> bool:
@@ -116,189 +118,7 @@ def installed_options() -> dict[str, Any]:
     return dict(_installation.options or {})
 
 
-def _replace_contexts(start_method: str | None, strict: bool) -> None:
-    from bequest.contexts import default_context as ours
-    from bequest.launch.handoff import chosen as chosen_by_bequest
-
-    replace = _installation.replace
-    default: Any = context._default_context
-    for name in list(context._concrete_contexts):
-        replace(context._concrete_contexts, name, ours.get_context(name, strict=strict))
-    usual = context._concrete_contexts[ours._default_context._name]
-    chosen = start_method or (default._actual_context and default._actual_context._name)
-    _installation.imposed = context._concrete_contexts.get(chosen, default._actual_context)
-    replace(default, "_default_context", usual)
-    replace(default, "_actual_context", _installation.imposed)
-    if start_method is not None:
-        replace(chosen_by_bequest, "method", start_method)
-    set_start_method = _unless_inheriting if start_method is None else _ignore_start_method
-    replace(multiprocessing, "set_start_method", types.MethodType(set_start_method, default))
-    replace(context.DefaultContext, "set_start_method", set_start_method)
-
-
-_set_start_method = context.DefaultContext.set_start_method
-
-
-def _unless_inheriting(self: Any, method: str | None, force: bool = False) -> None:
-    """Set the start method, but not while a child is rebuilt; see `DefaultContext` in `bequest.contexts`."""
-    inheriting = getattr(process.current_process(), "_inheriting", False)
-    if force or self._actual_context is None or not inheriting:
-        _set_start_method(self, method, force)
-
-
-def _ignore_start_method(self: object, method: str | None, force: bool = False) -> None:
-    """Accept a start method and go on with the one that was given to `bequest.install`."""
-    if method is not None:
-        context._concrete_contexts[method]
-
-
-def _replace_process() -> None:
-    """Start contexts and Process classes that exist already, and classes derived from them, bequest's way."""
-    replace = _installation.replace
-    for kind in (context.ForkProcess, context.SpawnProcess, context.ForkServerProcess):
-        ours = context._concrete_contexts[kind._start_method].Process
-        replace(kind, "_Popen", staticmethod(ours._Popen))
-    replace(process.BaseProcess, "left_behind", ())
-    replace(process.BaseProcess, "__reduce_ex__", _reduce_process)
-
-
-def _reduce_process(self: Any, protocol: int) -> Any:
-    """Pickle a started process as a handle of it; one that is not started as pickle does."""
-    if self._popen is None:
-        return object.__reduce_ex__(self, protocol)
-    from bequest.process import reduce_process
-
-    return reduce_process(self)
-
-
-def _replace_pickler() -> None:
-    from bequest.reduction import ForkingPickler
-
-    replace = _installation.replace
-    replace(reduction, "ForkingPickler", ForkingPickler)
-    replace(reduction.AbstractReducer, "ForkingPickler", ForkingPickler)
-    for name in _HOLDERS:
-        if name in sys.modules:
-            replace(sys.modules[name], "_ForkingPickler", ForkingPickler)
-
-
-def _replace_queues(plain: Any) -> None:
-    """Change the classes themselves: concurrent.futures has derived its own from them."""
-    from bequest import putting
-
-    for class_name, name, method in putting.methods(plain):
-        _installation.replace(getattr(plain, class_name), name, method)
-    _installation.replace(plain, "_ForkingPickler", putting.QueuePickler)
-
-
-def _replace_pool(plain: Any) -> None:
-    from bequest.pool.pool import Pool
-
-    standard = plain.Pool
-
-    def __init__(self: Any, processes: Any = None, initializer: Any = None, initargs: Any = ()) -> None:
-        standard.__init__(self, processes, initializer, initargs)
-
-    # A pool of threads calls by this name what it is derived from.
-    _installation.replace(plain.ThreadPool, "__init__", __init__)
-    _installation.replace(plain, "Pool", Pool)
-
-
-def _replace_executor(plain: Any) -> None:
-    from bequest.pool.executor import ProcessPoolExecutor
-
-    _installation.replace(plain, "ProcessPoolExecutor", ProcessPoolExecutor)
-    package = sys.modules["concurrent.futures"]
-    if "ProcessPoolExecutor" in vars(package):  # it is found on its first use, and kept
-        _installation.replace(package, "ProcessPoolExecutor", ProcessPoolExecutor)
-
-
-def _replace_manager(plain: Any) -> None:
-    from bequest.pool import Pool
-
-    registered = plain.SyncManager._registry
-    _installation.replace(registered, "Pool", (Pool, *registered["Pool"][1:]))
-
-
-_LATE: dict[str, Any] = {
-    "multiprocessing.queues": _replace_queues,
-    "multiprocessing.pool": _replace_pool,
-    "multiprocessing.managers": _replace_manager,
-    "concurrent.futures.process": _replace_executor,
-}
-"""What is changed when it is imported, if it is not loaded yet."""
-
-
-def _change_late(module: Any) -> None:
-    if is_installed():
-        _LATE[module.__name__](module)
-
-
-def _is_for_bequest(module: Any) -> bool:
-    """Tell whether bequest's own pool is importing `module`: then it is changed when that is done."""
-    standard = sys.modules.get("bequest.pool.standard")
-    return standard is not None and standard.defer(lambda: _change_late(module))
-
-
-class _LateImports:
-    """A finder that has these modules loaded by their usual loaders, and then changed."""
-
-    def __init__(self) -> None:
-        self._looking: set[str] = set()
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Answer for those modules."""
-        if name not in _LATE or name in self._looking:
-            return None
-        from importlib.util import find_spec
-
-        self._looking.add(name)
-        try:
-            spec = find_spec(name)
-        finally:
-            self._looking.discard(name)
-        if spec is not None and spec.loader is not None:
-            loader: Any = _ThenReplace(spec.loader)
-            spec.loader = loader
-        return spec
-
-
-class _ThenReplace:
-    """A loader that does what another does, and puts bequest into the module at the end."""
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def exec_module(self, module: Any) -> None:
-        """Run the module, give it back its own loader, and change it while bequest is installed."""
-        self._loader.exec_module(module)
-        module.__spec__.loader = module.__loader__ = self._loader
-        if not _is_for_bequest(module):
-            _change_late(module)
-        if _late_imports in sys.meta_path and all(name in sys.modules for name in _LATE):
-            sys.meta_path.remove(_late_imports)
-
-
-_late_imports: Any = _LateImports()
-
-
-def _namespace(owner: Any) -> Any:
-    return owner if isinstance(owner, dict) else vars(owner)
-
-
-def _put(owner: Any, name: str, value: Any) -> None:
-    if isinstance(owner, dict):
-        owner[name] = value
-    elif value is _ABSENT:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, value)
-
-
-class _CallableModule(types.ModuleType):
+class _CallableModule(type(sys)):  # type: ignore[misc]  # types.ModuleType, without an import of types
     """The type of this module: `bequest.install(...)` is `bequest.install.install(...)`."""
 
     def __call__(self, start_method: str | None = None, strict: bool = False) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
-from multiprocessing import context, popen_fork, process
+from multiprocessing import context, process
+
+from bequest.errors import CarryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ class _Inheritor(process.BaseProcess):
             )
 
             queues.adopt(getattr(self, "_args", ()))  # none any more where it has been started before
-        super().start()
+        try:
+            super().start()
+        except CarryError as error:
+            raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
 
     def _bootstrap(self, parent_sentinel: Any = None) -> Any:
         from bequest.launch import handoff
@@ -204,6 +207,8 @@ def rebuild_process(kind: Any, pid: int, began: int | None, code: int | None) ->
         if type(child) is kind and child._popen is not None and child._popen.pid == pid:
             return child
     handle: Any = kind.__new__(kind)
+    from bequest.launch.foreign import ForeignPopen
+
     handle._popen = ForeignPopen(pid, began, code)
     handle._sentinel = handle._popen.sentinel
     handle._parent_pid = os.getpid()  # join() and is_alive() ask for it; here they work by pidfd
@@ -211,82 +216,6 @@ def rebuild_process(kind: Any, pid: int, began: int | None, code: int | None) ->
     handle._config = {"authkey": process.current_process().authkey}
     process._dangling.add(handle)  # type: ignore[attr-defined]
     return handle
-
-
-class ForeignPopen(popen_fork.Popen):
-    """Follows a process that is not this process's child.
-
-    `poll` returns the exit code as far as anyone can know it: the one known when the handle was packed, None
-    while the process runs, and after its end what the kernel tells to all (Linux 6.15) or else 255, the
-    number that the standard fork server uses for a status that is lost.
-    """
-
-    method = "foreign"
-
-    def __init__(self, pid: int, began: int | None, code: int | None) -> None:
-        self.pid, self.returncode = pid, code
-        self.finalizer = None
-        self._pidfd: int | None = None
-        self._lock = threading.Lock()
-        if code is None:
-            self._hold_on(began)
-        self.sentinel = self._pidfd if self._pidfd is not None else -1
-
-    def _hold_on(self, began: int | None) -> None:
-        from multiprocessing import util
-
-        from bequest.launch import pidfd
-
-        try:
-            fd = pidfd.open_pidfd(self.pid)
-        except ProcessLookupError:
-            fd = None
-        # Asked for after the descriptor was opened: if the id had been given to another process by then, that
-        # one began later; if it is given away from here on, the descriptor still means the first.
-        if began is None or pidfd.started_ticks(self.pid) != began:
-            if fd is not None:
-                os.close(fd)
-            self.returncode = pidfd.UNKNOWN_EXIT
-            return
-        self._pidfd = fd
-        if fd is not None:
-            self.finalizer = util.Finalize(self, os.close, (fd,))
-
-    def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """Return the exit code, or None while the process runs; with flag 0, wait for its end."""
-        if flag != os.WNOHANG:
-            return self.wait()
-        with self._lock:
-            if self.returncode is None and self._pidfd is not None:
-                from bequest.launch import pidfd
-
-                if pidfd.is_ready(self._pidfd):
-                    self.returncode = pidfd.exit_code(self._pidfd)
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """Return the exit code once the process has ended, or None when `timeout` seconds have passed."""
-        from bequest.launch import pidfd
-
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self.poll()) is None and self._pidfd is not None:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return None
-            pidfd.is_ready(self._pidfd, left)
-        return code
-
-    def _send_signal(self, sig: int) -> None:
-        if self.returncode is None and self._pidfd is not None:
-            from bequest.launch import pidfd
-
-            pidfd.send_signal(self._pidfd, sig)
-
-    def interrupt(self) -> None:
-        """Send SIGINT (the standard class has this from 3.14 on)."""
-        import signal
-
-        self._send_signal(signal.SIGINT)
 
 
 def _map_dict(state: Any, change: Any) -> Any:

@@ -1,19 +1,21 @@
 """How bequest's queues put and close: the methods that differ from multiprocessing's, made out of those.
 
-    put(obj) -> Packed(pickle of obj) -> the standard library's put -> feeder thread -> QueuePickler -> pipe
+    put(obj) -> Packed(message) -> the standard library's put -> feeder thread -> QueuePickler -> pipe
 
 An item is pickled by `put`, so that it is a snapshot, and what cannot be carried is an error there rather
 than a traceback from a thread and a reader that waits for ever. A queue that is closed before its first
-`put` gives its pipe back. `bequest.queues` has these methods in subclasses; `bequest.install` puts them
-into the standard library's own classes while those are imported, which is why this module must not import
-them.
+`put` gives its pipe back. Large data goes beside the pipe (`passing`).
+
+`bequest.queues` has these methods in subclasses; `bequest.install` puts them into the standard library's own
+classes while those are imported, which is why this module must not import them.
 """
 
 from __future__ import annotations
 
 import pickle
 
-from bequest.reduction import ForkingPickler
+from bequest.errors import CarryError
+from bequest.reduction import ForkingPickler, pack_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def methods(plain: ModuleType) -> list[tuple[str, str, Callable[..., None]]]:
         ("Queue", "put", _packing(vars(plain.Queue)["put"], report)),
         ("JoinableQueue", "put", _packing(vars(plain.JoinableQueue)["put"], report)),
         ("Queue", "close", _giving_back(vars(plain.Queue)["close"])),
+        ("SimpleQueue", "put", _put_simply),
     ]
 
 
@@ -60,17 +63,34 @@ def _packing(plain_put: Callable[..., None], report: Callable[..., None]) -> Cal
         # concurrent.futures overrides the report, and needs the item itself with the error; and a full queue
         # is no reason to work for an item that may be tried again and again.
         if self._on_queue_feeder_error is report and (block or self._closed or not self.full()):
-            obj = _pack(obj)
+            try:
+                obj = _pack(obj, self._writer)
+            except CarryError as error:
+                raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
         plain_put(self, obj, block, timeout)
 
     return put
 
 
-def _pack(obj: Any) -> Any:
+def _put_simply(self: Any, obj: Any) -> None:
+    """Put `obj`; raises CarryError, with nothing put, if it cannot be carried."""
+    packed = _message(obj, self._writer)
+    if self._wlock is None:  # Windows, where a message is written as a whole
+        self._writer.send_bytes(packed)
+        return
+    with self._wlock:
+        self._writer.send_bytes(packed)
+
+
+def _message(obj: Any, writer: Any) -> Any:
+    return pack_message(obj, getattr(writer, "_beside", None) is not None)
+
+
+def _pack(obj: Any, writer: Any) -> Any:
     if type(obj) is Packed:
         return obj
     try:
-        return Packed(ForkingPickler.dumps(obj))
+        return Packed(_message(obj, writer))
     except (pickle.PicklingError, TypeError):
         raise
     except Exception:  # noqa: BLE001 - of the user's code; raised again in the thread, and reported as usual

@@ -10,10 +10,12 @@ with numbers and texts, never pays for it.
 
 from __future__ import annotations
 
-import io
 import pickle
 from multiprocessing import reduction as _plain
 
+from bequest.carry.buffers import Stream, message_of
+from bequest.errors import CarryError
+from bequest.launch.watched import watching
 from bequest.mirror import reflect
 
 TYPE_CHECKING = False
@@ -56,12 +58,17 @@ class ForkingPickler(_plain.ForkingPickler):
         """
         if cls is not ForkingPickler:
             return super().dumps(obj, protocol)
-        known = _dumps_known(obj)
+        if watching.watcher is not None:
+            watching.watcher.sends(obj)
+        known = _pickle_known(obj)
         if known is not None:
-            return known
+            return known.joined()
         from bequest.carry.pickler import dumps
 
-        return dumps(obj)
+        try:
+            return dumps(obj)
+        except CarryError as error:
+            raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
 
     loads = pickle.loads
 
@@ -77,14 +84,32 @@ class _KnownOnly(pickle.Pickler):
         raise _UnknownError
 
 
-def _dumps_known(obj: Any) -> bytes | None:
+def _pickle_known(obj: Any) -> Stream | None:
     """Return a pickle of `obj`, or None where it is not made of built-in values alone, or too deep."""
-    buffer = io.BytesIO()
+    stream = Stream()
     try:
-        _KnownOnly(buffer, pickle.HIGHEST_PROTOCOL).dump(obj)
+        _KnownOnly(stream, pickle.HIGHEST_PROTOCOL).dump(obj)
     except (_UnknownError, RecursionError):
         return None
-    return buffer.getvalue()
+    return stream
+
+
+def pack_message(obj: Any, beside: bool) -> Any:
+    """Return a pickle of `obj` as a bytes-like object; what is large is beside it where `beside` says so.
+
+    Raises:
+        CarryError: As of `ForkingPickler.dumps`.
+    """
+    if not beside:
+        return ForkingPickler.dumps(obj)
+    if watching.watcher is not None:
+        watching.watcher.sends(obj)
+    known = _pickle_known(obj)
+    if known is not None:
+        return message_of(known)
+    from bequest.carry.pickler import message
+
+    return message(obj)
 
 
 register = ForkingPickler.register

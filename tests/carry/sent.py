@@ -145,6 +145,13 @@ def partial() -> Any:
     return functools.partial(lambda a, b, c: (a, b, c), 1, c=3)
 
 
+def noted_partial() -> Any:
+    """Return a partial with attributes, one of which is itself."""
+    made: Any = functools.partial(lambda *args: args, 1)
+    made.note, made.me = "note", made
+    return made
+
+
 def chain(length: int) -> Callable[[], int]:
     """Return the last of `length` closures, each of which holds the one before."""
     function: Callable[[], Any] = lambda: 0  # noqa: E731 - the first link is no different from the others
@@ -487,3 +494,37 @@ def in_lock() -> Any:
                 return "entered"
 
     return Guarded()
+
+
+class Town:
+    """A node of a graph: hashed by what it holds, and a member of sets that hang off itself."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.key = name, (name.lower(), [1])
+        self.near: set[Town] = {self}
+        self.ways: dict[Town, list[Town]] = {self: [self]}
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.key[0], tuple(self.key[1])))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Town) and self.name == other.name
+
+
+class TownInSlots(Town):
+    """The same without a `__dict__` of its own."""
+
+    __slots__ = ("further",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.further = frozenset((self, Town("far")))
+
+
+def towns() -> list[Town]:
+    """Return two towns that know each other."""
+    first, second = Town("First"), TownInSlots("Second")
+    first.near.add(second)
+    second.near.add(first)
+    second.ways[first] = [first, second]
+    return [first, second]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sent
+import sent_derived
 
 from bequest.carry.pickler import dumps
 from receiving import Receiver
@@ -19,6 +20,33 @@ WORKING: dict[str, tuple[Callable[[], Any], str, Any]] = {
     "documentation": (sent.local_class, "it.__doc__", "A point."),
     "qualified name": (sent.local_class, "it.__qualname__", "local_class.<locals>.Point"),
     "super and __class__": (sent.class_tree, "it().tell()", "Last middle base"),
+    "derived from property": (
+        sent_derived.with_descriptors,
+        "(it().size, it.__dict__['size'].kind)",
+        (3, int),
+    ),
+    "property of the class": (sent_derived.with_descriptors, "it.kind", "Described"),
+    "derived from staticmethod": (
+        sent_derived.with_descriptors,
+        "(it.run(), it.__dict__['run'].name)",
+        ("ran", "command"),
+    ),
+    "abstract property": (sent_derived.with_abstract_property, "sorted(it.__abstractmethods__)", ["size"]),
+    "claims another class": (
+        sent_derived.claiming,
+        "(it.value, it.__class__, type(it).__name__)",
+        (1, int, "Claiming"),
+    ),
+    "names of the metaclass": (
+        sent_derived.like_its_metaclass,
+        "(it.label, it().label, it().__name__)",
+        ("of all", "own", "n"),
+    ),
+    "name of a property": (
+        sent_derived.property_error,
+        "it()",
+        "property 'size' of 'Sized' object has no setter",
+    ),
     "metaclass": (sent.with_metaclass, "it.shout()", "MADE"),
     "enum by name": (sent.colour, "it['GREEN'].value", 2),
     "enum alias": (sent.colour, "it.ROUGE is it.RED", True),

@@ -19,6 +19,8 @@ ABOUT = ("target work -> closure db", "Database", "it is elsewhere", "Open it in
 EXAMPLES: dict[str, BaseException] = {
     "BequestError": errors.BequestError("a text"),
     "CarryError": errors.CarryError(*ABOUT),
+    "SharingError": errors.SharingError(*ABOUT),
+    "LostBuffersError": errors.LostBuffersError("its large data went beside it"),
     "LeftBehindError": errors.LeftBehindError(*ABOUT, "call"),
     "TemplateEndedError": errors.TemplateEndedError("a text"),
     "WorkerDied": errors.WorkerDied("task(1)", 7, -9, "was killed by SIGKILL", "the end\n"),
@@ -70,12 +72,19 @@ def test_error_survives_into_another_process(receiver: Receiver, name: str) -> N
 @pytest.mark.parametrize("name", ["CarryError", "LeftBehindError"])
 def test_text_says_all_that_the_attributes_say(name: str, attribute: str) -> None:
     """What, where, why and what to do stand in the text."""
-    assert getattr(EXAMPLES[name], attribute) in str(EXAMPLES[name])
+    for part in getattr(EXAMPLES[name], attribute).split(" -> "):  # a path is shown as a branch
+        assert part in str(EXAMPLES[name])
 
 
 def test_carry_error_is_a_pickling_error() -> None:
     """A program that catches what pickle raises catches CarryError."""
     assert issubclass(errors.CarryError, pickle.PicklingError)
+
+
+def test_lock_outside_of_a_start_is_a_runtime_error() -> None:
+    """A program that catches what multiprocessing's locks raise catches what they raise here."""
+    with pytest.raises(RuntimeError, match="should only be shared between processes through inheritance"):
+        dumps(bequest.get_context("spawn").Lock())
 
 
 def test_errors_are_public() -> None:

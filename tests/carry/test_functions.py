@@ -22,6 +22,7 @@ WORKING: dict[str, tuple[Callable[[], Any], str, Any]] = {
     "cache": (sent.cached, "(it(4), it.cache_info().maxsize)", (8, 4)),
     "decorated": (sent.wrapped, "it(1)", ("noted", 2)),
     "partial of a lambda": (sent.partial, "it(2)", (1, 2, 3)),
+    "attributes of a partial": (sent.noted_partial, "(it.note, it.me is it, it(2))", ("note", True, (1, 2))),
     "bound method of a local class": (lambda: sent.local_class()(1, 2).swapped, "it().x", 2),
     "class method": (lambda: sent.local_class().origin, "it().total", 0),
     "static method": (lambda: sent.local_class().name, "it()", "point"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copyreg
+import datetime
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sent
+import sent_derived
 
 from bequest.carry.pickler import dumps, pack
 from receiving import Receiver
@@ -36,6 +38,27 @@ def test_class_derived_from_a_builtin(receiver: Receiver, kind: type) -> None:
     assert receiver.ask(question, dumps(made)) == (BUILTINS[kind], "tagged", True)
 
 
+@pytest.mark.parametrize("name", sent_derived.LIBRARY)
+def test_class_derived_from_one_of_the_library(receiver: Receiver, name: str) -> None:
+    """The library's class makes it there: value, attributes and slots arrive, no constructor of it runs."""
+    base, made_of, value = sent_derived.LIBRARY[name]
+    it = sent_derived.derived(base, *made_of)
+    data = dumps(it)
+    question = f"({value}, it.note, it.tag[0] is it, type(it).__name__)"
+
+    assert receiver.ask(question, data) == (eval(value), "note", True, "Derived")
+
+
+def test_own_way_to_be_pickled_is_asked_in_messages(receiver: Receiver) -> None:
+    """Where the user's class says how it is pickled, that is how it goes to a running process."""
+
+    class Day(datetime.date):
+        def __reduce__(self) -> Any:
+            return str, ("a day",)
+
+    assert receiver.ask("it", dumps(Day(2020, 1, 2))) == "a day"
+
+
 @pytest.mark.parametrize("make", [sent.demanding, lambda: sent.of_builtin(list, [1])])
 def test_no_line_of_the_class_runs_there(receiver: Receiver, make: Callable[[], Any]) -> None:
     """Neither `__new__` nor `__init__` nor `__setattr__` of the user runs in the receiver."""
@@ -45,6 +68,19 @@ def test_no_line_of_the_class_runs_there(receiver: Receiver, make: Callable[[], 
 def test_object_that_takes_part_in_everything(receiver: Receiver) -> None:
     """A class with demanding `__new__`, wrong `__getattr__` and a refusing `__setattr__` is no obstacle."""
     assert receiver.ask("it.must", dumps(sent.demanding())) == "x"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "[town in town.near and it[1 - place] in town.near for place, town in enumerate(it)]",
+        "[town.ways[town][0] is town for town in it]",
+        "[it[1].ways[it[0]] == it, it[1] in it[1].further]",
+    ],
+)
+def test_member_of_a_set_that_hangs_off_itself(receiver: Receiver, question: str) -> None:
+    """What an object is hashed by is there before a set or dict in which it lies is filled."""
+    assert receiver.ask(question, dumps(sent.towns())) == [True, True]
 
 
 def test_slots(receiver: Receiver) -> None:

@@ -90,7 +90,7 @@ def test_every_use_raises(stand_in: Any, use: str) -> None:
     error = caught.value
     assert (error.path, error.kind) == ("target work -> closure db", "Database")
     assert (error.reason, error.remedy) == ("it is elsewhere", "Open it inside")
-    for part in (error.use, error.path, error.kind, error.reason, error.remedy):
+    for part in (error.use, *error.path.split(" -> "), error.kind, error.reason, error.remedy):
         assert part
         assert part in str(error)
 
@@ -135,7 +135,7 @@ def test_start_leaves_behind_what_is_not_bound_to_be_used(receiver: Receiver) ->
 
     assert len(packed.left) == 1
     assert receiver.ask("it['fine']", packed.data, starting=True) == 1
-    with pytest.raises(Exception, match=r"LeftBehindError: iteration of object\['deep'\].*generator"):
+    with pytest.raises(Exception, match=r"(?s)LeftBehindError: iteration of generator.*object\['deep'\]"):
         receiver.ask("next(it['deep'][0].content)")
 
 
@@ -175,13 +175,9 @@ def test_message_refuses() -> None:
 
 def test_refusal_tells_what_the_object_raised() -> None:
     """Where an object's own way raised, that error is the cause."""
-    import io
+    import ssl
 
-    class Odd(io.StringIO):
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            raise TypeError("this one stays here")
-
-    with pytest.raises(CarryError, match="this one stays here") as caught:
-        pack([Odd()], starting=True, strict=True)
+    with pytest.raises(CarryError, match="cannot pickle '_ssl.MemoryBIO'") as caught:
+        pack([ssl.MemoryBIO()], starting=True, strict=True)
 
     assert isinstance(caught.value.__cause__, TypeError)

@@ -6,14 +6,17 @@ bound the name anew since and the receiver has not; anything else leaves the rec
 
 from __future__ import annotations
 
-import os
+import gc
+import importlib
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bequest.carry import bindings, namespaces
+from bequest.carry import bindings, identity, namespaces
+from bequest.carry.pickler import dumps
 from programs import Programs
 
 HEAD = """\
@@ -131,9 +134,54 @@ def test_names_that_nobody_reads_stay(tmp_path: Path, clean_method: str) -> None
 def test_binding_has_a_number_that_grows() -> None:
     """A binding's number stays while the name is bound to one object, and grows when it is bound anew."""
     value: list[Any] = [1]
-    numbers = [bindings.numbers_of("of this test alone", {"name": item}) for item in (value, value, [1], [1])]
+    items = (value, value, [1], [1])
+    first, same, second, third = (bindings.numbers_of("of this test alone", {"name": it})[0] for it in items)
 
-    assert numbers == [(1,), (1,), (2,), (3,)]
+    assert first == same < second < third
+
+
+def test_older_message_does_not_win() -> None:
+    """A message that has been overtaken by a newer one of the same sender binds nothing anew."""
+    messages = []
+    for value in ("older", "newer"):
+        packed = bindings.pack("overtaken", {"name": value}, ["name"])
+        assert packed is not None
+        messages.append(("another process", *packed[1:]))
+    space: dict[str, Any] = {}
+    bindings.bind(space, messages[0])
+    bindings.bind(space, messages[1])
+    bindings.bind(space, messages[0])
+
+    assert space == {"name": "newer"}
+
+
+def test_child_frees_what_it_unbinds(tmp_path: Path, method: str) -> None:
+    """What a child has got in a global is freed when it binds the global to something else."""
+    text = HEAD + (
+        "import gc, weakref\nclass Big: pass\ndata = [Big()]\n"
+        "def work():\n    global data\n    big = weakref.ref(data[0])\n    data = None\n    gc.collect()\n"
+        "    print('kept' if big() else 'freed')\n"
+        "child = mp.Process(target=work)\nchild.start()\nchild.join()\n"
+    )
+
+    assert Programs(tmp_path).run(text, "script import", method).lines == ["freed"]
+
+
+def test_classes_may_go_while_containers_are_given_up() -> None:
+    """The collector may take classes that were sent away while a message looks for unbound containers."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(3000):  # more than the interpreter keeps pairs in stock
+            kind = type("Local", (), {})
+            bindings.numbers_of(identity.token_of(kind), {"items": [number]})
+        gc.set_threshold(gc.get_count()[0] + 100)  # in the middle of the look, where a version collects there
+        gc.enable()
+        bindings.versions.give_up()
+    finally:
+        gc.enable()
+        gc.set_threshold(*thresholds)
 
 
 def test_own_messages_bind_nothing() -> None:
@@ -141,10 +189,23 @@ def test_own_messages_bind_nothing() -> None:
     space = {"name": "present"}
     packed = bindings.pack("m", {"name": "packed"}, ["name", "absent"])
     assert packed is not None
-    assert packed[0] == os.getpid()
+    assert packed[0] == identity.maker()
     bindings.bind(space, packed)
 
     assert space == {"name": "present"}
+
+
+def test_module_that_was_sent_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module whose function has been sent goes when the program lets go of it."""
+    (tmp_path / "passing.py").write_text("def work(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("passing")
+    dumps(module.work)
+    gone = weakref.ref(module)
+    del module, sys.modules["passing"]
+    gc.collect()
+
+    assert gone() is None
 
 
 def test_nothing_to_bind_is_none() -> None:
@@ -162,3 +223,51 @@ def test_found_namespaces_are_this_processs_own() -> None:
     assert namespaces.main_namespace() is vars(sys.modules["__main__"])
     assert namespaces.module_namespace("sent") is vars(sys.modules["sent"])
     assert namespaces.all_modules() is sys.modules
+
+
+UNLISTED = (
+    HEAD
+    + """
+import types
+
+plugin = types.ModuleType("plugin")
+exec("hits = 0\\ndef hit():\\n    global hits\\n    hits += 1\\n    return hits\\n", plugin.__dict__)
+hit = plugin.hit
+
+def look({parameters}):
+    plugin.hits = 5
+    print(hit(), plugin.hits, hit.__globals__ is vars(plugin), plugin.hit is hit)
+
+child = mp.Process(target=look, args=({parameters}))
+child.start()
+child.join()
+"""
+)
+
+
+@pytest.mark.parametrize("parameters", ["", "plugin, hit", "hit, plugin"])
+def test_module_that_is_not_listed_is_one_with_its_functions(
+    tmp_path: Path, clean_method: str, parameters: str
+) -> None:
+    """A module made by `ModuleType`, never put into `sys.modules`, and its functions share their globals."""
+    text = UNLISTED.replace("{parameters}", parameters)
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["6 6 True True"]
+
+
+def test_object_that_is_a_global_by_its_own_word_comes_home(tmp_path: Path, clean_method: str) -> None:
+    """What says that it is pickled as a global of the main module is that global in every process."""
+    text = SERVING.format(
+        steps="""
+class Only:
+    def __reduce__(self):
+        return "ONLY"
+
+ONLY = Only()
+print(tell(lambda: ONLY) is ONLY)
+ours.send(lambda found=ONLY: found is ONLY)
+print(ours.recv())
+"""
+    )
+
+    assert Programs(tmp_path).run(text, "script import", clean_method).lines == ["True", "True"]

@@ -319,6 +319,25 @@ def test_bare_address_is_refused(address: Any) -> None:
         again(address)
 
 
+def test_numbers_in_the_other_byte_order() -> None:
+    """A structure of the other byte order, whose classes of numbers no import finds; a number's class."""
+
+    kind: Any = ctypes.BigEndianStructure if sys.byteorder == "little" else ctypes.LittleEndianStructure
+
+    class Swapped(kind):  # type: ignore[misc]  # typing cannot tell which of the two
+        _fields_ = (("n", ctypes.c_short),)
+
+    class Number(ctypes.c_short):
+        def doubled(self) -> int:
+            return int(self.value) * 2
+
+    sent = Swapped(258), Number(4), Number.__ctype_be__(1), Number.__ctype_le__(1)
+    swapped, number, *ordered = again(sent)
+    assert bytes(swapped) == bytes(sent[0])
+    assert number.doubled() == 8
+    assert [bytes(one) for one in ordered] == [b"\0\1", b"\1\0"]
+
+
 def test_structure_defined_in_a_function() -> None:
     """A structure class that no import finds comes with its fields."""
 

@@ -9,7 +9,6 @@ import gc
 import gzip
 import io
 import lzma
-import mmap
 import os
 import socket
 import subprocess
@@ -468,22 +467,3 @@ def test_started_program_is_a_handle() -> None:
         assert copy.wait(LIMIT_S) == 0
         copy.stdout.close()
         assert program.wait(LIMIT_S) == -15
-
-
-def test_map_of_a_file_is_shared(path: Path) -> None:
-    """A shared map of a file is the same memory; private memory is copied; without a file it is refused."""
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
-        private = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        read_only = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
-        private[:3] = b"TWO"
-        shared.seek(4)
-        copy, copied, copied_read_only = again([shared, private, read_only])
-        assert (copy.readline(), copied[:3], copied_read_only[:3]) == (b"two\n", b"TWO", b"one")
-        copy[:3] = b"ONE"
-        assert (shared[:3], copied_read_only[:3]) == (b"ONE", b"ONE")
-        with pytest.raises(TypeError):
-            copied_read_only[:1] = b"x"
-        for mapped in (private, read_only, copy, copied, copied_read_only):
-            mapped.close()
-    with mmap.mmap(-1, 100) as nameless, pytest.raises(NotCarriedError):
-        again(nameless)

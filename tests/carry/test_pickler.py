@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
+import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 import sent
 
+from bequest.carry import identity
 from bequest.carry.pickler import dumps, pack
 from bequest.errors import CarryError
 from receiving import Receiver
@@ -44,6 +48,19 @@ def test_recursion_limit_is_given_back() -> None:
     sent.taken_apart(head)
 
     assert sys.getrecursionlimit() == limit
+
+
+class _Endless:
+    """Makes another one of its kind whenever it is asked what it is made of."""
+
+    def __reduce__(self) -> Any:
+        return list, (_Endless(),)
+
+
+def test_objects_that_are_made_without_end_are_refused() -> None:
+    """An object whose parts are always new ones ends in an error, not in the memory's end."""
+    with pytest.raises(RecursionError, match="without end"):
+        pack(_Endless())
 
 
 def test_refusal_in_a_deep_graph_is_told() -> None:
@@ -121,6 +138,19 @@ def test_class_is_the_same_in_every_message(receiver: Receiver) -> None:
     assert receiver.ask("type(first) is type(it)", dumps(kind(2)))
 
 
+def test_older_message_takes_no_attribute_away(receiver: Receiver) -> None:
+    """A message that has been overtaken by a newer one does not remove what the newer one has brought."""
+    kind: Any = sent.local_class()
+    older = dumps(kind)
+    kind.added = "later"
+    newer = dumps(kind)
+
+    assert receiver.ask("it.added", newer) == "later"
+    assert receiver.ask("it.added", older) == "later"
+    del kind.added
+    assert not receiver.ask("hasattr(it, 'added')", dumps(kind))
+
+
 def test_namespaces_are_references(receiver: Receiver) -> None:
     """The dict of `__main__`, `sys.modules` and the builtins arrive as the receiver's own."""
     import builtins
@@ -157,6 +187,85 @@ def test_threads_may_pack_deep_graphs_at_once() -> None:
     assert len(results) == 3
 
 
+def nested(depth: int, last: Any = None) -> Any:
+    """Return a list in a list, and so on."""
+    for _ in range(depth):
+        last = [last]
+    return last
+
+
+class PacksDeep:
+    """Packs something deep when it is packed itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return len, (str(len(dumps(nested(LONG_LIST)))),)
+
+
+def test_deep_message_within_a_deep_message() -> None:
+    """An object at the bottom of a deep graph may pack a deep graph of its own."""
+    limit = sys.getrecursionlimit()
+    within = len(str(len(dumps(nested(LONG_LIST)))))
+    read = pickle.loads(dumps([nested(LONG_LIST, PacksDeep())]))
+    while isinstance(read, list):
+        read = read.pop()
+
+    assert read == within
+    assert sys.getrecursionlimit() == limit
+
+
+class Waits:
+    """Waits, while it is packed, until it may go on."""
+
+    reached, released = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.reached.set()
+        self.released.wait(60)
+        return object, ()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_fork_during_a_deep_message() -> None:
+    """A child forked while a thread packs a deep graph can pack one, under the usual recursion limit."""
+    limit = sys.getrecursionlimit()
+    head = nested(LONG_LIST, Waits())
+    thread = threading.Thread(target=dumps, args=(head,))
+    thread.start()
+    assert Waits.reached.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # ends it where it waits for the thread that it does not have
+        code = 0 if sys.getrecursionlimit() == limit and dumps(nested(LONG_LIST)) else 1
+        os._exit(code)
+    Waits.released.set()
+    thread.join(60)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_threads_give_a_class_one_token() -> None:
+    """A class that several threads send for the first time at once has one identity."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            kind, barrier = type("Local", (), {}), threading.Barrier(4)
+            tokens: set[Any] = set()
+
+            def work(kind: type = kind, tokens: set[Any] = tokens, barrier: Any = barrier) -> None:
+                barrier.wait(60)
+                tokens.add(identity.token_of(kind))
+
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert len(tokens) == 1
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_reading_needs_no_heavy_module(receiver: Receiver) -> None:
     """A receiver that rebuilds a closure has not loaded the packing side."""
     receiver.ask("it(1)", dumps(sent.add(1)))
@@ -169,3 +278,16 @@ def test_reading_needs_no_heavy_module(receiver: Receiver) -> None:
 def test_nothing_is_left_of_a_plain_start() -> None:
     """A start of what can be carried leaves nothing behind."""
     assert pack([sent.add(1), sent.local_class()], starting=True).left == []
+
+
+class Registered:
+    """Has a reducer that is registered."""
+
+
+def test_reducer_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reducer that was registered last is the one that serves."""
+    monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda _: (str, ("first",)))
+    first = pickle.loads(dumps(Registered()))
+    monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda _: (str, ("second",)))
+
+    assert (first, pickle.loads(dumps(Registered()))) == ("first", "second")

@@ -9,7 +9,12 @@ import pytest
 from programs import Programs
 
 HELPER = """\
+import enum
 import functools
+import warnings
+
+def warn():
+    warnings.warn("slow")
 
 level = "as imported"
 table = {"a": 1}
@@ -21,6 +26,39 @@ class Settings:
     debug = False
     def __init__(self):
         self.values = {}
+
+class Colour(enum.Enum):
+    RED = 1
+
+def collect(item, *, found=table, seen=[]):
+    seen.append(item)
+    return seen
+
+def plain(value=1):
+    return value
+
+def hinted(value: "Late"):
+    return value
+
+class Local(Settings):
+    debug = True
+    def describe(self):
+        return "described"
+    def __str__(self):
+        return "as imported"
+
+chosen = Settings
+codec = None
+
+def get_codec():
+    return codec
+
+def __getattr__(name):
+    if name in _answers:
+        return _answers[name]
+    raise AttributeError(name)
+
+_answers = {}
 
 settings = Settings()
 current = settings
@@ -230,6 +268,104 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         "('on', 1)",
     ),
     "alias in sys.modules": ("import sys; sys.modules['simplejson'] = json", "helper.aliased()", "[1]"),
+    "global that is another class of the module": (
+        "helper.chosen = helper.Local",
+        "(helper.chosen is helper.Local, helper.chosen.__name__)",
+        "(True, 'Local')",
+    ),
+    "global that is a function of a library": (
+        "helper.codec = json.dumps",
+        "helper.get_codec()([1])",
+        "[1]",
+    ),
+    "global that is a module": ("helper.codec = other", "helper.get_codec().value", "as imported"),
+    "method that is another one of the class": (
+        "helper.Local.ask = helper.Local.describe",
+        "helper.Local().ask()",
+        "described",
+    ),
+    "special method replaced": (
+        "helper.Local.__str__ = lambda self: 'patched'",
+        "str(helper.Local())",
+        "patched",
+    ),
+    "global read by a constant name": ("helper.level = 'changed'", "getattr(helper, 'level')", "changed"),
+    "global read by a computed name": (
+        "helper.level = 'changed'",
+        "getattr(helper, 'LEVEL'.lower())",
+        "changed",
+    ),
+    "global read from the module's namespace": (
+        "helper.level = 'changed'",
+        "(vars(helper)['level'], helper.__dict__['level'])",
+        "('changed', 'changed')",
+    ),
+    "class attribute read by a computed name": (
+        "helper.Settings.debug = True",
+        "getattr(helper.Settings, 'DEBUG'.lower())",
+        "True",
+    ),
+    "global of a module imported by a string": (
+        "other.value = 'changed'",
+        "__import__('importlib').import_module('other').value",
+        "changed",
+    ),
+    "what a module's own __getattr__ reads": ("helper._answers['late'] = 5", "helper.late", "5"),
+    "default argument that grows": ("helper.collect(1)", "helper.collect(2)", "[1, 2]"),
+    "defaults replaced": ("helper.plain.__defaults__ = (9,)", "helper.plain()", "9"),
+    "code replaced": (
+        "helper.plain.__code__ = (lambda value: 'swapped').__code__",
+        "helper.plain()",
+        "swapped",
+    ),
+    "code of another function": (
+        "helper.Local.describe.__code__ = helper.Local.__str__.__code__",
+        "helper.Local().describe()",
+        "as imported",
+    ),
+    "attribute of an enum's member": (
+        "helper.Colour.RED.note = 'noted'",
+        "(helper.Colour.RED.note, helper.Colour.RED.value)",
+        "('noted', 1)",
+    ),
+    "global deleted": ("del helper.flag", "hasattr(helper, 'flag')", "False"),
+    "class attribute deleted": ("del helper.Local.debug", "helper.Local.debug", "False"),
+    "class of the main module in an annotation that is text": (
+        "Kind = type('Kind', (), {}); exec('def hinted(it: \"list[Kind]\"): pass', globals())",
+        "__import__('typing').get_type_hints(hinted)['it'].__args__[0] is Kind",
+        "True",
+    ),
+    "new class of a module in an annotation that is text": (
+        "helper.Late = type('Late', (), {})",
+        "__import__('inspect').get_annotations(helper.hinted, eval_str=True)['value'].__name__",
+        "Late",
+    ),
+    "annotation of a function added": (
+        "exec('def annotated(x, y: int = 1): pass', globals()); annotated.__annotations__['x'] = str",
+        "sorted(annotated.__annotations__)",
+        "['x', 'y']",
+    ),
+    "annotation of a class added": (
+        "exec('class Kind:\\n a: int = 1', globals()); Kind.__annotations__['b'] = str",
+        "sorted(Kind.__annotations__)",
+        "['a', 'b']",
+    ),
+    "search path under another name": (
+        "import sys; path, words = sys.path, sys.argv",
+        "(path is __import__('sys').path, words is __import__('sys').argv)",
+        "(True, True)",
+    ),
+    "object of the user's in a library": (
+        "kind = type('Own', (json.JSONEncoder,), {'default': lambda self, it: 'own'});"
+        " json._default_encoder = kind()",
+        "json.dumps({1})",
+        '"own"',
+    ),
+    "first day of the week": (
+        "import calendar; calendar.setfirstweekday(6)",
+        "__import__('calendar').firstweekday()",
+        "6",
+    ),
     "nothing changed": ("pass", "helper.get_level()", "as imported"),
 }
 
@@ -250,6 +386,25 @@ def test_child_sees_the_state_of_a_module(programs: Programs, clean_method: str,
     text = PROGRAM.replace("{change}", change).replace("{question}", question)
 
     assert programs.run(text, "script import", clean_method).lines == [answer]
+
+
+def test_warning_is_shown_once(programs: Programs, clean_method: str) -> None:
+    """A warning that the parent has shown is not shown again by its child."""
+    text = PROGRAM.replace("{change}", "helper.warn()").replace("{question}", "helper.warn()")
+
+    assert programs.run(text, "script import", clean_method).errors.count("UserWarning: slow") == 1
+
+
+def test_relative_search_path_stays_where_it_was(programs: Programs, clean_method: str) -> None:
+    """A module found by a relative entry of `sys.path` is found by a child that starts in another folder."""
+    programs.write("lib/near.py", "value = 'as imported'\ndef get():\n    return value\n")
+    change = (
+        "import sys; sys.path.insert(0, 'lib'); import near;"
+        " near.value = 'changed'; os.mkdir('elsewhere'); os.chdir('elsewhere')"
+    )
+    text = PROGRAM.replace("{change}", change).replace("{question}", "near.get()")
+
+    assert programs.run(text, "script import", clean_method).lines == ["changed"]
 
 
 def test_function_by_name_brings_its_modules_state(programs: Programs, clean_method: str) -> None:

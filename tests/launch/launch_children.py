@@ -47,6 +47,12 @@ def tell_of_module(pipe: Any, name: str) -> None:
     pipe.send((there, sys.modules[name].IMPORTED_IN, os.getpid()))
 
 
+def tell_of_descriptors(queue: Any, released: Any) -> None:
+    """Tell how many descriptors this process has, and stay until it is released."""
+    queue.put(len(os.listdir("/proc/self/fd")))
+    released.wait()
+
+
 def tell_of_threads(pipe: Any) -> None:
     """Tell how many threads this process has."""
     pipe.send(threading.active_count())
@@ -63,6 +69,41 @@ def tell_of_ends(pipe: Any, ends: list[Any]) -> None:
     for index, end in enumerate(ends):
         end.send(index)
     pipe.send(len(ends))
+
+
+def tell_of_probed(first: Any, second: Any, probe: object, third: Any) -> None:
+    """Say which is which through three connections."""
+    for end, word in ((first, "first"), (second, "second"), (third, "third")):
+        end.send(word)
+
+
+shared_end: Any = None
+LARGE_BYTES = 1 << 22
+
+
+def tell_shared_end() -> Any:
+    """Read a global of this module that is a connection."""
+    return shared_end
+
+
+def send_large(end: Any, pipe: Any) -> None:
+    """Send large data through a connection that came at the start, and through one that comes by `pipe`."""
+    for connection in (end, pipe.recv()):
+        connection.send(bytes(LARGE_BYTES))
+        pipe.send(type(connection._beside).__name__)
+
+
+def greet_and_close(holder: Any, pipe: Any) -> None:
+    """Say hello through the connection that an object holds, close it, and stay until `pipe` is told."""
+    holder.end.send("hello")
+    holder.end.close()
+    pipe.recv()
+
+
+def hold_ends(pipe: Any) -> None:
+    """Take functions that hold a connection until None comes, and say how many came."""
+    taken = list(iter(pipe.recv, None))
+    pipe.send(len(taken))
 
 
 def tell_of_handle(pipe: Any, handle: Any) -> None:
@@ -83,3 +124,8 @@ def set_event(event: Any, lock: Any) -> None:
 def measure(payload: bytes) -> None:
     """End with an exit code that says whether the payload is whole."""
     sys.exit(5 if payload == bytes(len(payload)) else 6)
+
+
+def tell_of_surroundings(pipe: Any, name: str) -> None:
+    """Tell the pid, the working directory, and a variable of the environment."""
+    pipe.send((os.getpid(), os.getcwd(), os.environ.get(name)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+from multiprocessing import connection
 from multiprocessing import process as plain
 from typing import Any
 
@@ -12,7 +13,8 @@ import launch_children as children
 import pytest
 
 import bequest
-from bequest.process import ForeignPopen, SpawnProcess, process_class, rebuild_process
+from bequest.launch.foreign import ForeignPopen
+from bequest.process import SpawnProcess, process_class, rebuild_process
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 
@@ -56,10 +58,11 @@ def foreign(process: Any) -> Any:
     return handle
 
 
+@pytest.mark.parametrize(
+    "ctx", ["spawn", "forkserver"], indirect=True
+)  # a forked child has the object itself
 def test_handle_in_another_process(ctx: Any) -> None:
     """Another process sees the pid, the attributes and the life of a started process, and can end it."""
-    if ctx.get_start_method() == "fork":
-        pytest.skip("a forked child has the process object itself")
     first, _pipe = parked(ctx)
     first.mark = "mine"
     ours, theirs = ctx.Pipe()
@@ -110,6 +113,26 @@ def test_handle_of_an_ended_process(ctx: Any) -> None:
     process.join(LIMIT_S)
     handle = pickle.loads(pickle.dumps(process))
     assert (handle.pid, handle.exitcode, handle.is_alive()) == (process.pid, 3, False)
+    assert connection.wait([handle.sentinel], LIMIT_S) == [handle.sentinel]
+    handle.close()
+
+
+@pytest.mark.parametrize("ctx", ["spawn", "forkserver"], indirect=True)
+def test_forked_child_does_not_wait_for_what_it_cannot_see(ctx: Any) -> None:
+    """Where there are no pidfds, a forked child that waits for a process of its parent gives up at once."""
+    process, pipe = parked(ctx)
+    process.kill()
+    assert connection.wait([process.sentinel], LIMIT_S)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(int(LIMIT_S))  # ends it where it asks for ever
+        process._popen._pidfd = None
+        os._exit(process._popen.wait() is not None)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    process.join(LIMIT_S)
+    process.close()
+    pipe.close()
 
 
 def test_reused_pid_is_not_mistaken() -> None:

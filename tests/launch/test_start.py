@@ -18,6 +18,7 @@ import pytest
 import bequest
 from bequest.launch import handoff, spawn
 from bequest.launch.template import templates
+from descriptors import open_descriptors
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 
@@ -76,7 +77,7 @@ def hear(pipe: Any) -> Any:
 def open_fds() -> set[str]:
     """Return the numbers of this process's descriptors."""
     gc.collect()
-    return set(os.listdir("/proc/self/fd"))
+    return set(open_descriptors())
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,25 @@ def test_child_knows_parent(ctx: Any, start: Start) -> None:
 
     assert hear(ours) == (os.getpid(), True, ctx.get_start_method(), "the child")
     assert exit_code(process) == 0
+
+
+def test_threads_wait_for_the_same_child(ctx: Any, start: Start) -> None:
+    """Each thread that has joined a child knows its exit code, whichever of them has reaped it."""
+
+    def join_at_once(process: Any) -> None:
+        barrier.wait(LIMIT_S)
+        seen.append(exit_code(process))
+
+    seen: list[int] = []
+    for _ in range(20):
+        process, barrier = start(ctx, children.end_with, ""), threading.Barrier(3)
+        threads = [threading.Thread(target=join_at_once, args=(process,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert seen == [0] * 60
 
 
 def test_sentinel_tells_the_end(ctx: Any, start: Start) -> None:
@@ -193,6 +213,16 @@ def test_refused_start_leaves_nothing(clean_ctx: Any) -> None:
         end.close()
 
 
+@pytest.mark.parametrize("make", ["Lock", "Event", "Queue", "SimpleQueue", "Condition"])
+def test_lock_of_fork_is_refused(clean_ctx: Any, make: str) -> None:
+    """What is made of locks that only a forked child can have is refused, as in multiprocessing."""
+    primitive = getattr(bequest.get_context("fork"), make)()
+    process = clean_ctx.Process(target=children.tell, args=(primitive,))
+
+    with pytest.raises(RuntimeError, match="A SemLock created in a fork context"):
+        process.start()
+
+
 def test_primitives_outlive_the_parents_references(clean_ctx: Any, start: Start) -> None:
     """What only the child refers to is kept until the child holds it, and not longer."""
     process = start(clean_ctx, children.set_event, clean_ctx.Event(), clean_ctx.Lock())
@@ -217,6 +247,18 @@ def test_many_descriptors(clean_ctx: Any, start: Start) -> None:
     for pair in pairs:
         for end in pair:
             end.close()
+
+
+def test_child_has_no_descriptor_of_another(clean_ctx: Any, start: Start) -> None:
+    """Children that are started in a row have the same number of descriptors open."""
+    told, released = clean_ctx.SimpleQueue(), clean_ctx.Event()
+    started = [start(clean_ctx, children.tell_of_descriptors, told, released) for _ in range(6)]
+    counts = [told.get() for _ in started]
+    released.set()
+    told.close()
+
+    assert len(set(counts)) == 1, counts
+    assert [exit_code(process) for process in started] == [0] * len(started)
 
 
 def test_redirected_output(ctx: Any, start: Start, capfd: pytest.CaptureFixture[str], tmp_path: Any) -> None:
@@ -255,11 +297,9 @@ def run_and_close(ctx: Any, count: int) -> None:
         process.close()
 
 
-def test_threads_start_at_once(ctx: Any) -> None:
+def test_threads_start_at_once(clean_ctx: Any) -> None:
     """Several threads may start and join processes at the same time."""
-    threads = [threading.Thread(target=run_and_close, args=(ctx, 3)) for _ in range(4)]
-    if ctx.get_start_method() == "fork":
-        pytest.skip("forking a process with threads is what the other methods are for")
+    threads = [threading.Thread(target=run_and_close, args=(clean_ctx, 3)) for _ in range(4)]
     failures: list[Any] = []
     hook, threading.excepthook = threading.excepthook, failures.append
     try:
@@ -393,6 +433,123 @@ def environment() -> dict[str, str]:
     return dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
 
 
+_ASKING = """
+import signal, sys
+import bequest
+def ask(number, frame):
+    asked.append((len(bequest.active_children()), process.is_alive()))
+def wait(pipe):
+    pipe.poll(None)
+if __name__ == "__main__":
+    asked = []
+    ctx = bequest.get_context(sys.argv[1])
+    ours, theirs = ctx.Pipe()
+    process = ctx.Process(target=wait, args=(theirs,))
+    process.start()
+    signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
+    while len(asked) < 300:  # enough for several to come in the middle of a question
+        process.is_alive()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    ours.send("end")
+    process.join()
+    print(set(asked))
+"""
+
+
+def test_signal_handler_asks_for_children(method: str, tmp_path: Any) -> None:
+    """A signal handler may ask how children are, whatever the code that it interrupts asks at that moment."""
+    assert run_script(tmp_path, _ASKING, method) == (0, "{(1, True)}\n", "")
+
+
+_THREADED = """
+import threading
+import bequest
+import threaded
+def nothing():
+    pass
+def start():
+    process = bequest.get_context("forkserver").Process(target=nothing)
+    process.start()
+    process.join()
+    codes.append(process.exitcode)
+codes = []
+threads = [threading.Thread(target=start) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(codes)
+"""
+
+
+def test_first_starts_at_once_from_a_template_with_threads(tmp_path: Any) -> None:
+    """A module that starts a thread when it is imported is denied once, however many starts hear of it."""
+    (tmp_path / "threaded.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    assert run_script(tmp_path, _THREADED) == (0, f"{[0] * 8}\n", "")
+
+
+_LIMITED = """
+import resource
+import bequest
+def wait(event):
+    event.wait()
+if __name__ == "__main__":
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, most))
+    ctx = bequest.get_context("forkserver")
+    event = ctx.Event()
+    processes = [ctx.Process(target=wait, args=(event,)) for _ in range(50)]
+    processes[0].start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for process in processes[1:]:
+        process.start()
+    event.set()
+    for process in processes:
+        process.join()
+    print({process.exitcode for process in processes})
+"""
+
+
+def test_template_has_a_descriptor_for_every_child(tmp_path: Any) -> None:
+    """The limit on descriptors that the program had at its first start is not that of its template."""
+    assert run_script(tmp_path, _LIMITED) == (0, "{0}\n", "")
+
+
+_WITHOUT_INIT = """
+import ctypes, os, subprocess, sys
+PR_SET_CHILD_SUBREAPER = 36  # sys/prctl.h; orphans become ours
+ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+subprocess.run([sys.executable, *sys.argv[1:]], check=True)
+while True:
+    try:
+        print("orphan", os.waitpid(-1, 0))
+    except ChildProcessError:
+        break
+"""
+
+_STARTING = """
+import sys
+import bequest
+def work():
+    print("work")
+if __name__ == "__main__":
+    ctx = bequest.get_context(sys.argv[1])
+    lock = ctx.Lock()
+    process = ctx.Process(target=work)
+    process.start()
+    process.join()
+"""
+
+
+def test_a_program_that_ends_leaves_no_orphans(method: str, tmp_path: Any) -> None:
+    """Tracker and template are waited for: where nobody reaps orphans they would stay as zombies."""
+    (tmp_path / "starting.py").write_text(_STARTING)
+    assert run_script(tmp_path, _WITHOUT_INIT, str(tmp_path / "starting.py"), method) == (0, "work\n", "")
+
+
 _ORPHANING = """
 import importlib, os, sys
 import bequest
@@ -429,8 +586,10 @@ def test_killed_parent(method: str, tmp_path: Any) -> None:
         followed = [os.pidfd_open(int(pid)) for pid in told if pid != "0"]
         parent.kill()
         parent.wait(LIMIT_S)
-        with open(fifo, "wb"):  # opens once the child reads; its end is the child's cue
-            pass
+        opener = threading.Thread(target=lambda: open(fifo, "wb").close(), daemon=True)
+        opener.start()  # opens once the child reads; its end is the child's cue
+        opener.join(LIMIT_S)
+        assert not opener.is_alive(), "the child never came to its import"
         for fd in followed:
             assert connection.wait([fd], timeout=LIMIT_S), f"one of {told} is still there"
             os.close(fd)

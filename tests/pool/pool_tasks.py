@@ -131,3 +131,19 @@ class Unloadable:
 def make_unloadable() -> Unloadable:
     """Return one."""
     return Unloadable()
+
+
+def increment(array: Any) -> Any:
+    """Add one in place, and return the array."""
+    array += 1
+    return array
+
+
+def total(array: Any) -> float:
+    """Return the sum."""
+    return float(array.sum())
+
+
+def give_back(value: Any) -> Any:
+    """Return what was given."""
+    return value

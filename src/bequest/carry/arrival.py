@@ -1,6 +1,7 @@
 """What arrives with a message beside its object, and how it is laid over what the receiver has.
 
     first(object, ModuleState)      ModuleState.extend(items)      explain(stand-in)      make_again(global)
+    take_fd(a shared descriptor)
 
 The other end of `reach` and `pickler`, in a module of its own so that a child need not import those.
 """
@@ -8,7 +9,7 @@ The other end of `reach` and `pickler`, in a module of its own so that a child n
 from __future__ import annotations
 
 import sys
-from types import CellType, FunctionType
+from types import CellType, FunctionType, ModuleType
 
 from bequest.carry import bindings, namespaces
 from bequest.carry.objects import originals
@@ -28,6 +29,11 @@ def first(obj: Any, tail: Any) -> Any:
 def explain(explanation: Explanation, path: str) -> None:
     """Complete a stand-in's explanation in the receiver."""
     explanation.path = path
+
+
+def take_fd(shared: Any) -> int:
+    """Return this process's own duplicate of a descriptor of the sender; whoever gets it closes it."""
+    return int(shared.detach())
 
 
 def make_again(name: str, statement: str, needs: Any) -> Any:
@@ -61,7 +67,7 @@ class ModuleState:
                 _LAY[item[0]](*item[1:])
 
 
-def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple[int, ...]]) -> None:
+def _lay_globals(module_name: str, packed: tuple[str, str, dict[str, Any], tuple[int, ...]]) -> None:
     namespace = namespaces.import_module(module_name).__dict__
     sender, key, values, numbers = packed
     for name, number in zip(list(values), numbers, strict=True):
@@ -75,7 +81,7 @@ def _lay_globals(module_name: str, packed: tuple[int, str, dict[str, Any], tuple
 _laid: set[tuple[str, str]] = set()
 
 
-def _may_lay(sender: int, key: str, name: str) -> bool:
+def _may_lay(sender: str, key: str, name: str) -> bool:
     """Tell whether state is laid over: the first time that the starter of this process sends it."""
     if not bindings.is_from_starter(sender) or (key, name) in _laid:
         return bindings.phase.starting
@@ -83,7 +89,7 @@ def _may_lay(sender: int, key: str, name: str) -> bool:
     return True
 
 
-def _lay_class(sender: int, kind: type, attributes: dict[str, Any]) -> None:
+def _lay_class(sender: str, kind: type, attributes: dict[str, Any]) -> None:
     key = f"{kind.__module__}:{kind.__qualname__}"
     for name in list(attributes):
         new = attributes.pop(name)
@@ -91,6 +97,32 @@ def _lay_class(sender: int, kind: type, attributes: dict[str, Any]) -> None:
             value = _merged(kind.__dict__.get(name), new)
             if kind.__dict__.get(name) is not value:
                 type.__setattr__(kind, name, value)
+
+
+def _lay_member(sender: str, kind: type, name: str, attributes: dict[str, Any]) -> None:
+    """Lay attributes over those of an enum's member."""
+    member = kind.__dict__.get("_member_map_", {}).get(name)
+    key = f"{kind.__module__}:{kind.__qualname__}.{name}"
+    for attribute in list(attributes) if member is not None else ():
+        new = attributes.pop(attribute)
+        if _may_lay(sender, key, attribute):
+            member.__dict__[attribute] = _merged(member.__dict__.get(attribute), new)
+
+
+def _lay_kept(module_name: str, path: str, kept: str) -> None:
+    """Delete what the import has bound in a module, or in the class at `path` there, beyond `kept`."""
+    found: Any = sys.modules.get(module_name)  # one that is imported later has all its names
+    for part in path.split(".") if path else ():
+        found = getattr(found, "__dict__", {}).get(part)
+    names = set(kept.split(" "))
+    for name, value in list(getattr(found, "__dict__", {}).items()):
+        # A submodule is an attribute of its package because it is loaded, whoever has loaded it.
+        if name in names or name.startswith("__") or isinstance(value, ModuleType):
+            continue
+        if isinstance(found, type):
+            type.__delattr__(found, name)
+        else:
+            del found.__dict__[name]
 
 
 def step(found: Any, name: int | str) -> Any:
@@ -103,7 +135,7 @@ def step(found: Any, name: int | str) -> Any:
 
 
 def _lay_function(
-    sender: int, root: Any, route: tuple[int | str, ...], made_as: str, state: dict[int | str, Any]
+    sender: str, root: Any, route: tuple[int | str, ...], made_as: str | None, state: dict[int | str, Any]
 ) -> None:
     """Lay state over the function at the end of a route of cells (numbers) and attributes (names)."""
     key = f"{root.__module__}:{root.__qualname__}"
@@ -112,8 +144,13 @@ def _lay_function(
     function = root
     for name in route:
         function = step(function, name)
-    if not isinstance(function, FunctionType) or function.__code__.co_qualname != made_as:
+    if not isinstance(function, FunctionType) or made_as not in (None, function.__code__.co_qualname):
         return  # another one than the import made here: that came by value, where it came at all
+    if "__code__" in state:
+        function.__code__ = state.pop("__code__")
+    for name in ("__defaults__", "__kwdefaults__"):
+        if name in state:
+            _lay_defaults(function, name, *state.pop(name))
     uses = {id(new): sum(other is new for other in state.values()) - 1 for new in state.values()}
     laid: dict[int, Any] = {}  # what two places share is merged once
     for name in list(state):
@@ -125,6 +162,35 @@ def _lay_function(
             function.__dict__[name] = value
         else:
             (function.__closure__ or ())[name].cell_contents = value
+
+
+def _lay_defaults(
+    function: FunctionType, name: str, keys: tuple[int | str, ...], values: dict[int | str, Any]
+) -> None:
+    """Lay defaults over a function's: `values`, of all that the sender's has, which are `keys`."""
+    present = getattr(function, name) or ()
+    old = dict(enumerate(present)) if isinstance(present, tuple) else present
+    if any(key not in old and key not in values for key in keys):
+        return
+    laid = {}
+    for key in keys:
+        if key in values:
+            new = values.pop(key)  # held by this name and the memo alone, if by nothing else: see `_SOLE`
+            laid[key] = _merged(old.get(key), new)
+        else:
+            laid[key] = old[key]
+    setattr(function, name, tuple(laid.values()) if name == "__defaults__" else laid)
+
+
+def _lay_plain_defaults(module_name: str, found: dict[str, tuple[int, Any, Any]]) -> None:
+    """Set the defaults of functions of a module: path -> (first line, positional ones, those by keyword)."""
+    module = namespaces.import_module(module_name)
+    for path, (line, positional, named) in found.items():
+        function: Any = module
+        for name in path.split("."):
+            function = step(function, name)
+        if isinstance(function, FunctionType) and function.__code__.co_firstlineno == line:
+            function.__defaults__, function.__kwdefaults__ = positional, named
 
 
 def _lay_alias(name: str, module: Any) -> None:
@@ -169,6 +235,9 @@ _LAY: dict[str, Any] = {
     "global": _lay_globals,
     "class": _lay_class,
     "function": _lay_function,
+    "defaults": _lay_plain_defaults,
+    "member": _lay_member,
+    "kept": _lay_kept,
     "alias": _lay_alias,
     "new": _lay_new,
 }

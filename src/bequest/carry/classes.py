@@ -9,7 +9,7 @@ dataclass with its methods. Where a metaclass is written in C (ctypes) there is 
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
 from types import GetSetDescriptorType, MemberDescriptorType
 
@@ -23,7 +23,28 @@ if TYPE_CHECKING:
     from bequest.carry.graph import PackingPickler
 
 # What `type.__new__` makes by itself, or what cannot leave its process.
-_MADE_BY_TYPE = frozenset(("__dict__", "__weakref__", "_abc_impl", "__annotations_cache__"))
+_MADE_BY_TYPE = frozenset(
+    (
+        "__dict__",
+        "__weakref__",
+        "_abc_impl",
+        "__ctype_be__",  # made by ctypes for its numbers
+        "__ctype_le__",
+    )
+)
+
+# What `type` keeps in the namespace of a class when it is set; its other descriptors, and those of a user's
+# metaclass, do something else with the value, or refuse it (`__class__`).
+_KEPT_BY_TYPE = frozenset(
+    (
+        "__module__",
+        "__doc__",
+        "__abstractmethods__",
+        "__annotations__",
+        "__annotate__",
+        "__type_params__",
+    )
+)
 _HEAPTYPE = 1 << 9
 
 # What `type.__new__` must be given.
@@ -42,8 +63,10 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         return _reduce_hidden_class(kind)
     if not _is_python_metaclass(type(kind)):
         found = registry.find(type(kind))
-        if found is not None:
-            return found(kind, packing)
+        reduced = None if found is None else found(kind, packing)
+        if reduced is not None:
+            return reduced
+    packing.reach.annotated(kind)
     token = identity.token_of(kind)
     attributes = _own_attributes(kind)
     essentials = {name: attributes.pop(name) for name in _ESSENTIAL if name in attributes}
@@ -55,7 +78,8 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
     packing.dependence.on_names(kind.__dict__, attributes)
     numbers = bindings.numbers_of(token, attributes)
     made = (metaclass, kind.__name__, kind.__bases__, essentials, token)
-    state = (os.getpid(), attributes, numbers, packing.bindings_of_class(kind), _abc_registry(kind))
+    sent = (identity.maker(), bindings.versions.next_number())
+    state = (sent, attributes, numbers, packing.bindings_of_class(kind), _abc_registry(kind))
     return make_class, made, state, None, None, set_class
 
 
@@ -186,11 +210,14 @@ def make_class(
 
 def _new_class(metaclass: Any, name: str, bases: tuple[type, ...], essentials: dict[str, Any]) -> Any:
     if not _is_python_metaclass(metaclass):
-        return metaclass.__new__(metaclass, name, bases, dict(essentials))
+        in_c: Any = instances.solid_base(metaclass)
+        made: Any = in_c.__new__(metaclass, name, bases, dict(essentials))
+        in_c.__init__(made, name, bases, dict(essentials))  # that of ctypes does the work there, since 3.13
+        return made
     if any("__init_subclass__" in base.__dict__ for b in bases for base in b.__mro__ if base is not object):
         silent = _silent_base(bases)
         try:
-            made: Any = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
+            made = type.__new__(metaclass, name, (silent, *bases), dict(essentials))
             type.__setattr__(made, "__bases__", bases)  # a metaclass may have a `__setattr__` of its own
         except TypeError:  # a layout like none above: then `__init_subclass__` is heard
             pass
@@ -199,11 +226,11 @@ def _new_class(metaclass: Any, name: str, bases: tuple[type, ...], essentials: d
     return type.__new__(metaclass, name, bases, dict(essentials))
 
 
-def set_class(kind: Any, state: tuple[int, dict[str, Any], tuple[int, ...], Any, Any]) -> None:
+def set_class(kind: Any, state: tuple[tuple[str, int], dict[str, Any], tuple[int, ...], Any, Any]) -> None:
     """Set the attributes of a class that `make_class` returned, by the rule of `bindings`."""
-    sender, attributes, numbers, bound, registered = state
+    sent, attributes, numbers, bound, registered = state
     if not identity.is_at_home(kind) and _is_python_metaclass(type(kind)):
-        _set_attributes(kind, sender, attributes, numbers)
+        _set_attributes(kind, sent, attributes, numbers)
         for subclass in registered[0]:
             kind.register(subclass)
         for abstract in registered[1]:
@@ -212,13 +239,21 @@ def set_class(kind: Any, state: tuple[int, dict[str, Any], tuple[int, ...], Any,
         bindings.bind(*bound)
 
 
-def _set_attributes(kind: Any, sender: int, attributes: dict[str, Any], numbers: tuple[int, ...]) -> None:
-    token = identity.token_of(kind)
-    for name in bindings.lost(kind.__dict__, token, sender, attributes):
+def _set_attributes(
+    kind: Any, sent: tuple[str, int], attributes: dict[str, Any], numbers: tuple[int, ...]
+) -> None:
+    token, sender = identity.token_of(kind), sent[0]
+    for name in bindings.lost(kind.__dict__, token, sent, attributes):
         type.__delattr__(kind, name)
     for (name, value), number in zip(attributes.items(), numbers, strict=True):
         if bindings.wins(kind.__dict__, (token, name), sender, number):
-            type.__setattr__(kind, name, value)
+            if _is_taken_by_metaclass(type(kind), name):
+                _put_into_namespace(kind, name, value)
+            else:
+                type.__setattr__(kind, name, value)
+            if isinstance(value, property):
+                # Its errors tell it, and nothing else shows it.
+                property.__set_name__(value, kind, name)  # type: ignore[attr-defined]  # not in typeshed
             bindings.note((token, name), sender, number, value)
     if "__abstractmethods__" in attributes and "_abc_impl" not in kind.__dict__:
         import _abc  # as above
@@ -226,10 +261,27 @@ def _set_attributes(kind: Any, sender: int, attributes: dict[str, Any], numbers:
         _abc._abc_init(kind)
 
 
+def _is_taken_by_metaclass(metaclass: Any, name: str) -> bool:
+    """Tell whether setting an attribute of a class calls a descriptor of its metaclass."""
+    for above in metaclass.__mro__:
+        if name in above.__dict__:
+            is_kept = above is type and name in _KEPT_BY_TYPE
+            return not is_kept and hasattr(type(above.__dict__[name]), "__set__")
+    return False
+
+
+def _put_into_namespace(kind: Any, name: str, value: Any) -> None:
+    """Give a class an attribute past all descriptors, as the class statement has."""
+    gc.get_referents(kind.__dict__)[0][name] = value  # the dict under the read-only proxy
+    # Setting any attribute has the interpreter forget what it has looked up in this class and those below.
+    type.__setattr__(kind, "_bequest", None)
+    type.__delattr__(kind, "_bequest")
+
+
 def is_enum_member(obj: Any) -> bool:
     """Tell whether `obj` is a member of an enum."""
     enum = sys.modules.get("enum")
-    return enum is not None and isinstance(obj, enum.Enum)
+    return enum is not None and issubclass(type(obj), enum.Enum)
 
 
 def reduce_enum_member(member: Any, packing: PackingPickler) -> Any:
@@ -237,10 +289,10 @@ def reduce_enum_member(member: Any, packing: PackingPickler) -> Any:
     kind = type(member)
     if modules.goes_by_name(kind):
         return NotImplemented
-    _, (_, base, value), state, *_ = instances.reduce_by_state(member)
+    _, (_, *how), state, *_ = instances.reduce_by_state(member)
     return (
         find_enum_member,
-        (kind, base, value, member._name_, member._value_),
+        (kind, member._name_, member._value_, *how),
         state,
         None,
         None,
@@ -248,7 +300,7 @@ def reduce_enum_member(member: Any, packing: PackingPickler) -> Any:
     )
 
 
-def find_enum_member(kind: Any, base: type, value: Any, name: str | None, enum_value: Any) -> Any:
+def find_enum_member(kind: Any, name: str | None, enum_value: Any, *how: Any) -> Any:
     """Return the member of that name or value, or an empty one where the class is still being made."""
     members = kind.__dict__.get("_member_map_", {})
     if name in members:
@@ -259,10 +311,16 @@ def find_enum_member(kind: Any, base: type, value: Any, name: str | None, enum_v
             return by_value[enum_value]
     except TypeError:  # a value that cannot be hashed
         pass
-    return instances.create(kind, base, value)
+    made = instances.create(kind, *how)
+    _made_members.add(id(made))
+    return made
+
+
+_made_members: set[int] = set()  # by id: until each is filled the stream holds it
 
 
 def set_enum_member(member: Any, state: Any) -> None:
     """Fill a member that was made just now; one that was found has it all."""
-    if "_value_" not in member.__dict__:
+    if id(member) in _made_members:
+        _made_members.discard(id(member))
         instances.fill(member, state)

@@ -6,6 +6,7 @@ pack_deep(obj, file, options) -> the pickler, done
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import sys
 import threading
@@ -20,7 +21,7 @@ _BUILTIN_KINDS = frozenset(_PythonPickler.dispatch) - {type, FunctionType}
 
 
 def _limit_recursion(limit: int) -> bool:
-    """Set the recursion limit, if this is not deeper already (in lists of lists, which are not counted)."""
+    """Set the recursion limit, if this thread is not deeper already, and tell whether it was set."""
     try:
         sys.setrecursionlimit(limit)
     except RecursionError:
@@ -28,11 +29,36 @@ def _limit_recursion(limit: int) -> bool:
     return True
 
 
-_MADE_MEANWHILE = 100_000  # a graph is no deeper than there are objects, but reducers may make some
+# A graph is no deeper than there are objects, but reducers may make some: so many, and three for
+# each that was there.
+_MADE_MEANWHILE = 5000
 _DEEPEST = 10_000_000
-# Python calls between one `save_reduce` and that of what the object holds, with what stands above them all.
-_FRAMES_A_LEVEL, _USUAL_ROOM = 30, 5000
-_one_at_a_time = threading.Lock()  # the limit is the interpreter's
+_USUAL_ROOM = 5000  # of frames, for a user's method
+_STEP = 1000  # of frames: how exactly the depth in use is known
+
+
+class _Turn:
+    """Whose turn it is to change the recursion limit, which is the interpreter's.
+
+    Attributes:
+        lock: Reentrant, as an object's own way to be pickled may pack something deep in its turn.
+        usual: The limit to go back to; None while no pass is being made.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.usual: int | None = None
+
+    def begin_in_child(self) -> None:
+        """Free a forked child of the pass that a thread of its parent was making."""
+        usual = self.usual
+        self.lock, self.usual = threading.RLock(), None
+        if usual is not None:
+            _limit_recursion(usual)  # if this very thread was making one, deeper down, the limit stays
+
+
+_turn = _Turn()
+os.register_at_fork(after_in_child=_turn.begin_in_child)
 
 
 class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
@@ -43,31 +69,46 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
     """
 
     is_deep = True
-    _level = _most_levels = 0
+    _level = _made = _most_made = 0
+    _present: frozenset[int] = frozenset()
+    _depth = _STEP  # frames in use at the last look, rounded up
 
     def pack(self, obj: Any) -> None:
         """Write the message, under a recursion limit that hundreds of thousands of levels fit in."""
-        with _one_at_a_time:
-            limit = sys.getrecursionlimit()
-            self._most_levels = _MADE_MEANWHILE + len(gc.get_objects())
-            sys.setrecursionlimit(max(limit, _DEEPEST))
+        with _turn.lock:
+            outer, limit = _turn.usual, sys.getrecursionlimit()
+            self._present = frozenset(map(id, gc.get_objects()))
+            self._most_made = _MADE_MEANWHILE + gc.get_freeze_count()
+            _turn.usual = limit if outer is None else outer
             try:
+                sys.setrecursionlimit(max(limit, _DEEPEST))
                 super().pack(obj)
             finally:
                 sys.setrecursionlimit(limit)
+                _turn.usual = outer
 
     def own_way(self, obj: Any) -> Any:
         """Ask an object for its own reduction, with as much room for recursion as it usually has.
 
-        More would let a method that calls itself for ever, through C, run into the end of the C stack (3.11).
+        More would let a method that calls itself for ever, or packs something deep in its turn, run through C
+        into the end of the C stack (3.11).
         """
-        room = _FRAMES_A_LEVEL * self._level + _USUAL_ROOM
-        while not _limit_recursion(room):
-            room *= 2
+        sys.setrecursionlimit(self._look_at_depth() + _USUAL_ROOM)
         try:
             return super().own_way(obj)
         finally:
             sys.setrecursionlimit(_DEEPEST)
+
+    def _look_at_depth(self) -> int:
+        """Return how many frames are in use, rounded up: the interpreter refuses a limit that is below.
+
+        From the last look on, as counting the frames would take the longer the deeper they are.
+        """
+        while self._depth > _STEP and _limit_recursion(self._depth - _STEP):
+            self._depth -= _STEP
+        while not _limit_recursion(self._depth):
+            self._depth += _STEP
+        return self._depth
 
     def reducer_override(self, obj: Any) -> Any:
         """Reduce as the C pickler would: that one does not ask about exact builtin types."""
@@ -90,11 +131,14 @@ class DeepPickler(PackingPickler, _PythonPickler):  # type: ignore[misc]
             self.save_global(obj, reduced)
         else:
             function, args, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
+            made = id(obj) not in self._present
             self._level += 1
-            if self._level > self._most_levels:
+            self._made += made
+            if self._made > self._most_made + 3 * self._level // 4:
                 raise RecursionError("an object makes new objects to be packed without end")
             self.save_reduce(function, args, state, items, pairs, setter, obj=obj)
             self._level -= 1
+            self._made -= made
 
     def _default(self, obj: Any) -> Any:
         """Return pickle's own reduction, or None for what goes by its name."""

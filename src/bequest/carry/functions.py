@@ -10,11 +10,11 @@ new process).
 
 from __future__ import annotations
 
+import gc
 import marshal
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
 from bequest.carry import bindings, identity, modules, namespaces
-from bequest.carry.reads import reads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 _EMPTY: Any = object()
 
 
+_rebuilders: dict[int, FunctionType] = {}
+
+
+def is_rebuilder(function: FunctionType) -> bool:
+    """Tell whether a function is one of bequest's own, which a message names more often than any other."""
+    if id(function) in _rebuilders:
+        return True
+    if not str(function.__module__).startswith("bequest.") or not modules.goes_by_name(function):
+        return False
+    _rebuilders[id(function)] = function
+    return True
+
+
 def reduce_function(function: FunctionType, packing: PackingPickler) -> Any:
     """Reduce a function by name where a child finds it so, else by value."""
     if modules.goes_by_name(function):
@@ -33,6 +46,7 @@ def reduce_function(function: FunctionType, packing: PackingPickler) -> Any:
         return NotImplemented
     packing.dependence.on_function(function)
     packing.reach.code(function.__code__, function.__globals__)
+    packing.reach.annotated(function)
     name = _global_name(function)
     namespace, bound = _namespace_of(function, name, packing)
     known_as = (identity.token_of(function, name), name)
@@ -62,7 +76,7 @@ def _attributes(function: FunctionType) -> dict[str, Any]:
         "__type_params__": getattr(function, "__type_params__", None) or None,  # since 3.12
     }
     annotate = getattr(function, "__annotate__", None)  # since 3.14: evaluated only when asked for
-    if annotate is not None:
+    if annotate is not None and not _has_changed_annotations(function, annotate):
         state["__annotate__"] = annotate
     else:
         state["__annotations__"] = function.__annotations__ or None
@@ -70,21 +84,36 @@ def _attributes(function: FunctionType) -> dict[str, Any]:
     return {name: value for name, value in state.items() if value is not None or name in always}
 
 
+def _has_changed_annotations(function: FunctionType, annotate: Any) -> bool:
+    """Tell whether a function's annotations, once evaluated, have been changed.
+
+    Only the collector is shown whether they have been evaluated: asking for them would do it.
+    """
+    builtins = getattr(function, "__builtins__", None)
+    others = (function.__globals__, builtins, function.__dict__, function.__kwdefaults__)
+    for found in gc.get_referents(function):
+        if type(found) is dict and all(found is not other for other in others):
+            try:
+                return bool(annotate(1) != found)  # 1: format VALUE of annotationlib
+            except Exception:  # noqa: BLE001 - a name has gone: what was evaluated is all there is
+                return True
+    return False
+
+
 def _namespace_of(function: FunctionType, name: str | None, packing: PackingPickler) -> tuple[Any, Any]:
     """Return what gives the receiver the function's globals, and the bindings to lay over them."""
     namespace = function.__globals__
     module = modules.namespace_module(namespace)
-    if module is None:
-        return (
-            namespace,
-            None,
-        )  # of exec, or of a module that nobody lists: a dict like any other, carried whole
+    if module is None:  # of exec: a dict like any other, carried whole; or of a module that nobody lists
+        return packing.unlisted_namespace(namespace) or namespace, None
     if modules.is_importable(module):
         return packing.namespace_reference(module), None
     return packing.namespace_reference(module), packing.bindings(module, _names_read(function, name))
 
 
 def _names_read(function: FunctionType, own_name: str | None) -> set[str]:
+    from bequest.carry.reads import reads
+
     found = reads(function.__code__)
     namespace = function.__globals__
     names = set(namespaces.own_names(namespace)) if found.whole else set(found.names)
@@ -199,7 +228,7 @@ def reduce_property(found: property, packing: PackingPickler) -> Any:
 
 def reduce_module(module: ModuleType, packing: PackingPickler) -> Any:
     """Reduce a module: `__main__`, by name, or, where no import finds it, by value."""
-    packing.reach.module(module)
+    packing.reach.held_module(module)
     if modules.is_main(module):
         return namespaces.main_module, ()
     if modules.is_importable(module):
@@ -208,8 +237,9 @@ def reduce_module(module: ModuleType, packing: PackingPickler) -> Any:
         return namespaces.import_module, (name,)
     import sys
 
-    listed = sys.modules.get(module.__name__) is module
     kind = None if type(module) is ModuleType else type(module)
+    if sys.modules.get(module.__name__) is not module:
+        return namespaces.module_of, (packing.unlisted_module(module.__dict__), kind)
     packed = packing.bindings(module, namespaces.own_names(module.__dict__))
     state = (kind, packed)
-    return namespaces.made_module, (module.__name__, listed), state, None, None, namespaces.fill_module
+    return namespaces.made_module, (module.__name__,), state, None, None, namespaces.fill_module

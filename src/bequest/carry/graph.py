@@ -2,7 +2,7 @@
 
     PackingPickler.pack(obj) -> the stream: a prologue, the object, and behind it what is known only then
 
-The prologue names the dicts which are one per process (`__main__`'s, `builtins`', `sys.modules`); behind the
+The prologue names the containers which are one per process (`__main__`'s dict, `sys.path` ...); behind the
 object stand the state of modules and the explanations of stand-ins. What nobody can carry becomes a stand-in
 first; whether that is allowed is decided when the whole message is known (`pickler`).
 """
@@ -18,7 +18,9 @@ from bequest.carry import (
     arrival,
     bindings,
     classes,
+    derived,
     functions,
+    hashed,
     instances,
     modules,
     namespaces,
@@ -70,7 +72,7 @@ class PackingPickler:
     is_deep = False
 
     def __init__(self, file: Any, *, starting: bool, root: Any, remake: Remake | None) -> None:
-        super().__init__(file, PROTOCOL)  # type: ignore[call-arg]
+        super().__init__(file, PROTOCOL, buffer_callback=file.callback)  # type: ignore[call-arg]
         self.starting = starting
         self.root = root
         self.kept: list[object] = []
@@ -80,6 +82,7 @@ class PackingPickler:
         self.left: dict[int, LeftObject] = {}
         self.paths: dict[int, Path] = {}
         self.payload_left: set[int] = set()  # of `left`, those that are not only there with module state
+        self.probed: dict[int, tuple[Any, Any]] = {}  # reductions made ahead of packing, by their object's id
         self.reach = Reach(self)
         bindings.versions.give_up()
         self._remake = remake
@@ -88,21 +91,34 @@ class PackingPickler:
         self._seed(file)
 
     def _seed(self, file: Any) -> None:
-        """Write a prologue that puts this process's well-known dicts into both memos.
+        """Write a prologue that puts this process's well-known containers into both memos.
 
-        A dict of exact type is pickled by content without asking anybody; known to the memo, it is a
+        A dict or list of exact type is pickled by content without asking anybody; known to the memo, it is a
         reference.
         """
         seeds = (
             (sys.modules["__main__"].__dict__, b"main_namespace"),
             (namespaces.builtins_namespace(), b"builtins_namespace"),
             (sys.modules, b"all_modules"),
+            *self._shared_lists(),
         )
         file.write(b"\x80\x05")
         for _, name in seeds:
             file.write(b"cbequest.carry.namespaces\n" + name + b"\n)R\x940")
         self.memo = {id(known): (index, known) for index, (known, _) in enumerate(seeds)}
         self.dispatch_table = shapes.registered_reducers()
+
+    def _shared_lists(self) -> list[tuple[Any, bytes]]:
+        """Return the lists of `sys` that programs alias, and that a process which starts has as well."""
+        found = ((getattr(sys, "path", None), b"search_path"), (getattr(sys, "argv", None), b"arguments"))
+        if not self.starting:
+            return []
+        # With anything else in it, its content is carried.
+        return [
+            (known, name)
+            for known, name in found
+            if type(known) is list and all(isinstance(entry, str) for entry in known)
+        ]
 
     def pack(self, obj: Any) -> None:
         """Write the message."""
@@ -129,6 +145,19 @@ class PackingPickler:
             reference = self._references[id(module)] = _NamespaceOf(module)
             self.reach.module(module)
         return reference
+
+    def unlisted_module(self, namespace: dict[str, Any]) -> Any:
+        """Return an object whose pickle is the module, not in `sys.modules`, that has this namespace."""
+        reference = self._references.get(id(namespace))
+        if reference is None:
+            reference = self._references[id(namespace)] = _Unlisted(namespace)
+        return reference
+
+    def unlisted_namespace(self, namespace: dict[str, Any]) -> Any:
+        """Return an object whose pickle is such a module's namespace; None for a dict that is not one's."""
+        if not ("__spec__" in namespace and "__loader__" in namespace):  # as `ModuleType` makes them
+            return None
+        return self.unlisted_module(namespace).its_namespace
 
     def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return the present bindings of a namespace that travels by value."""
@@ -161,23 +190,35 @@ class PackingPickler:
         if registry.find(kind) is None and shapes.shape_of(kind) in _CAN_BE_COPIED:
             return True  # what it holds in turn is another matter, and perhaps a cycle
         before = set(self.left)
-        self.reducer_override(value)
+        reduced = self.reducer_override(value)
         fresh = set(self.left) - before
         for key in fresh:
             del self.left[key]
+        if not fresh:
+            self.probed[id(value)] = (value, reduced)
         return not fresh
 
     # -- the pass --------------------------------------------------------------------------------------------
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce one object; asked by the pickler for all but exact builtin containers and atoms."""
+        """Reduce one object; asked by the pickler for all but exact builtin containers and atoms.
+
+        An object is reduced once in a message: reducing may have an effect, such as a duplicated descriptor.
+        """
+        probed = self.probed.pop(id(obj), None)
+        if probed is not None:
+            return probed[1]
         kind = type(obj)
         reduce = _OWN.get(kind)
         if reduce is not None:
+            if kind is FunctionType and functions.is_rebuilder(obj):
+                self.named.add(obj.__module__)
+                return NotImplemented
             return self._guarded(reduce, obj)
-        if isinstance(obj, type):
+        # By type: an object may claim any `__class__`, and a lazy proxy would be evaluated to tell.
+        if issubclass(kind, type):
             return self._guarded(classes.reduce_class, obj)
-        if isinstance(obj, ModuleType):
+        if issubclass(kind, ModuleType):
             return self._guarded(functions.reduce_module, obj)
         self.reach.kinds[kind] = None
         if kind in self.dispatch_table and shapes.is_users_reducer(self.dispatch_table[kind]):
@@ -197,26 +238,18 @@ class PackingPickler:
         """Reduce an instance: as its own module's object, as a copy of what it holds, or by its own way."""
         place = self._as_global(obj, kind)
         if place is not None:
-            _, (_, base, value), state, *_ = instances.reduce_by_state(obj)
-            return (
-                namespaces.find_global,
-                (*place, kind, base, value),
-                state,
-                None,
-                None,
-                namespaces.set_global,
-            )
+            return self._found_or_made(obj, place)
         if kind in self.dispatch_table:
             return self._registered(obj)
         if classes.is_enum_member(obj):
             return classes.reduce_enum_member(obj, self)
-        if isinstance(obj, BaseException):
+        if issubclass(kind, BaseException):
             from bequest.carry import exceptions
 
             return exceptions.reduce_exception(obj, self)
         shape = shapes.shape_of(kind)
         if shape is shapes.PLAIN:
-            return NotImplemented
+            return instances.reduce_by_state(obj) if hashed.leads_back(obj) else NotImplemented
         if shape is shapes.COPIED and not self.starting and shapes.makes_itself(kind):
             return self.own_way(obj)
         if shape is shapes.COPIED or (shape is shapes.OWN_WAY_BUT_USERS and self.starting):
@@ -242,10 +275,13 @@ class PackingPickler:
         singleton = shapes.library_global(obj)
         if singleton is not None:
             return singleton
-        if shapes.shape_of(type(obj)) is shapes.COPIED_UNLESS_GLOBAL:
+        shape = shapes.shape_of(type(obj))
+        if shape is shapes.COPIED_UNLESS_GLOBAL:
             return instances.reduce_by_state(obj)
         try:
-            reduced = obj.__reduce_ex__(PROTOCOL)
+            reduced = self._as_derived(obj) if shape is shapes.DERIVED else None
+            if reduced is None:
+                reduced = obj.__reduce_ex__(PROTOCOL)
         except RecursionError as error:
             if not self.is_deep:  # perhaps for the depth at which it was asked: the pass in Python will know
                 raise
@@ -255,6 +291,17 @@ class PackingPickler:
         if isinstance(reduced, str):
             return self._by_its_name(obj, reduced)
         return reduced
+
+    def _as_derived(self, obj: Any) -> Any:
+        """Reduce an instance of a user's class by the class of C above it; None where that is not the way."""
+        if not self.starting and shapes.users_say_how(type(obj)):
+            return None
+        try:
+            return derived.reduce_derived(obj)
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - the class above refuses: the object's own way is asked next, and told
+            return None
 
     def _registered(self, obj: Any) -> Any:
         """Reduce an object by the reducer that was registered for its type."""
@@ -273,7 +320,7 @@ class PackingPickler:
         """
         kind = type(obj)
         is_standard = kind.__module__.partition(".")[0] in {*sys.stdlib_module_names, "bequest"}
-        if not self.starting and not is_standard and _is_from_python_code(error):
+        if not self.starting and not is_standard and shapes.is_from_python_code(error):
             raise error
         if instances.can_copy(kind) and not is_standard:
             return instances.reduce_by_state(obj)
@@ -288,11 +335,18 @@ class PackingPickler:
         if module is None or not modules.is_main(module):
             return name
         if instances.can_copy(type(obj)):
-            return instances.reduce_by_state(obj)
+            return self._found_or_made(obj, ("__main__", name) if module.__dict__.get(name) is obj else None)
         refusal = NotCarriedError(
             f"it is known only as {name} of __main__", "Put it into a module of its own"
         )
         return self._leave(obj, refusal, None)
+
+    def _found_or_made(self, obj: Any, place: tuple[str, str] | None) -> Any:
+        """Reduce `obj` to what it holds, for a receiver where nothing is found in its place."""
+        make, made, state, *rest = instances.reduce_by_state(obj)
+        if place is None:
+            return make, made, state, *rest
+        return namespaces.find_global, (*place, *made), state, None, None, namespaces.set_global
 
     def _as_global(self, obj: Any, kind: type) -> tuple[str, str] | None:
         """Return (module, name) where `obj` is a global of a user module, to be found there by the receiver.
@@ -355,12 +409,6 @@ class PackingPickler:
             yield from (None, None, None)
 
 
-def _is_from_python_code(error: BaseException) -> bool:
-    """Tell whether an error that a method raised comes from Python code, not from the interpreter."""
-    trace = error.__traceback__
-    return trace is not None and trace.tb_next is not None
-
-
 class _Message:
     """The root of the pickle: rebuilt, it is the object that was packed."""
 
@@ -372,6 +420,19 @@ class _NamespaceOf:
     """Rebuilt, it is the namespace of a module."""
 
     def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+
+class _Unlisted:
+    """Rebuilt, it is a module that `sys.modules` does not list; `its_namespace` is the dict of that."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.its_namespace = _NamespaceOfUnlisted(self)
+
+
+class _NamespaceOfUnlisted:
+    def __init__(self, module: _Unlisted) -> None:
         self.module = module
 
 
@@ -397,6 +458,19 @@ def _reduce_namespace(reference: _NamespaceOf, packing: PackingPickler) -> Any:
     return namespaces.made_namespace, (module.__name__,)
 
 
+def _reduce_unlisted(unlisted: _Unlisted, packing: PackingPickler) -> Any:
+    values = {name: value for name, value in unlisted.namespace.items() if name != "__builtins__"}
+    # Importers may hold what cannot be carried, and the module does without.
+    importers = {name: values.pop(name) for name in ("__spec__", "__loader__") if name in values}
+    values |= packing.carriable(importers)
+    name = str(values.get("__name__"))
+    return namespaces.new_module, (name,), values, None, None, namespaces.fill_new_module
+
+
+def _reduce_namespace_of_unlisted(reference: _NamespaceOfUnlisted, packing: PackingPickler) -> Any:
+    return namespaces.namespace_of, (reference.module,)
+
+
 def _reduce_explained(explained: _Explained, packing: PackingPickler) -> Any:
     return arrival.explain, (explained.explanation, explained.explanation.path)
 
@@ -419,5 +493,7 @@ _OWN: dict[type, Callable[[Any, Any], Any]] = {
     _Message: _reduce_message,
     _Tail: _reduce_tail,
     _NamespaceOf: _reduce_namespace,
+    _Unlisted: _reduce_unlisted,
+    _NamespaceOfUnlisted: _reduce_namespace_of_unlisted,
     _Explained: _reduce_explained,
 }

@@ -16,17 +16,18 @@ import sys
 import time
 from _weakref import ref
 
-from bequest.carry import bindings
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     Token = tuple[str, int, str | None, int]
 
-_tokens: dict[int, tuple[ref[Any], Token]] = {}
+# By id: the object, its token, and whether it was rebuilt, in this process or before a fork that led to it.
+_tokens: dict[int, tuple[ref[Any], Token, bool]] = {}
 _objects: dict[Token, ref[Any]] = {}
 _numbers = itertools.count()
+forgotten_with_class: list[dict[Any, Any]] = []
+"""What others know of classes by token; an entry goes when its class does, at any moment."""
 
 
 _makers: dict[int, str] = {}  # by process id: this process, and those that it was forked from
@@ -55,14 +56,27 @@ def token_of(obj: Any, global_name: str | None = None) -> Token:
     path = global_name or getattr(obj, "__qualname__", None) or obj.__name__
     found = path if _main_attribute(path) is obj else None
     token: Token = (maker(), next(_numbers), found, id(obj))
-    remember(obj, token)
-    return token
+    # Another thread may have given it one meanwhile. No lock: `setdefault` is one step, and a finalizer or a
+    # forked child may come here at any moment.
+    weak, given, _ = _tokens.setdefault(id(obj), (_watch(obj, token), token, False))
+    _objects[given] = weak
+    return given
 
 
 def remember(obj: Any, token: Token) -> None:
-    """Know `obj` by `token` from now on, for as long as it lives."""
+    """Know `obj`, which was made for a message, by `token` from now on, for as long as it lives.
+
+    The token may be of whatever maker: what a process has sent and dropped comes home to be rebuilt.
+    """
+    weak = _watch(obj, token)
+    _tokens[id(obj)] = (weak, token, True)
+    _objects[token] = weak
+
+
+def _watch(obj: Any, token: Token) -> ref[Any]:
+    """Return a weak reference to `obj` with whose end all is forgotten that is known by `token`."""
     # `forget` uses no global: the last classes go when the interpreter ends, after the modules' globals.
-    key, tokens, objects, tables = id(obj), _tokens, _objects, bindings.tables
+    key, tokens, objects, tables = id(obj), _tokens, _objects, forgotten_with_class
 
     def forget(gone: ref[Any]) -> None:
         entry = tokens.get(key)
@@ -73,9 +87,7 @@ def remember(obj: Any, token: Token) -> None:
             for table in tables:
                 table.pop(token, None)
 
-    weak = ref(obj, forget)
-    _tokens[key] = (weak, token)
-    _objects[token] = weak
+    return ref(obj, forget)
 
 
 def find(token: Token, kind: type) -> Any:
@@ -94,7 +106,7 @@ def find(token: Token, kind: type) -> Any:
 def is_at_home(obj: Any) -> bool:
     """Tell whether `obj` was made in this process, or in one that it was forked from; not rebuilt."""
     entry = _tokens.get(id(obj))
-    return entry is None or entry[0]() is not obj or entry[1][0] in _makers.values()
+    return entry is None or entry[0]() is not obj or not entry[2]
 
 
 def _main_attribute(path: str) -> Any:

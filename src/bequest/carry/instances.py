@@ -1,10 +1,10 @@
 """Copy an object by what it holds, without running a line of its class: as fork does.
 
-    obj -> (create, (cls, base, value), (dict, slots, items), None, None, fill)
+    obj -> (create, (cls, base, value[, state]), (dict, slots, items), None, None, fill)
 
 `base` is the builtin type under the class (object, dict, int ...), which makes the new object and holds
-`value` or `items`. No `__init__`, `__new__`, `__reduce__`, `__getstate__` or `__setstate__` of the user is
-called.
+`value` or `items`. Part of the state of an object that hashes itself goes to `create` already (`hashed`). No
+`__init__`, `__new__`, `__reduce__`, `__getstate__` or `__setstate__` of the user is called.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import MemberDescriptorType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Any
 
 # How each builtin base holds its content: by value, handed to `base.__new__`, or as items filled in
@@ -61,6 +62,8 @@ def reduce_by_state(
         replace: Attributes that get another value in the copy.
         drop: Attributes that the copy does not have.
     """
+    from bequest.carry import hashed
+
     kind = type(obj)
     base: Any = solid_base(kind)
     value: Any = None
@@ -80,7 +83,18 @@ def reduce_by_state(
         slots.pop(name, None)
     for name, other in (replace or {}).items():
         (slots if name in slots else attributes)[name] = other
-    return create, (kind, base, value), (attributes or None, slots or None, items), None, None, fill
+    later = hashed.leading_back(obj, attributes | slots) if hashed.hashes_itself(kind) else ()
+    if not later:
+        return create, (kind, base, value), (attributes or None, slots or None, items), None, None, fill
+    first, attributes = _part(attributes, later)
+    first_slots, slots = _part(slots, later)
+    made = (kind, base, value, (first or None, first_slots or None, None))
+    return create, made, (attributes or None, slots or None, items), None, None, fill
+
+
+def _part(attributes: dict[str, Any], later: Container[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    first = {name: value for name, value in attributes.items() if name not in later}
+    return first, {name: value for name, value in attributes.items() if name in later}
 
 
 def _items(base: type, obj: Any) -> Any:
@@ -121,10 +135,13 @@ def _read_member(member: MemberDescriptorType, obj: Any) -> Any:
         return _MISSING
 
 
-def create(kind: type, base: type, value: Any) -> Any:
-    """Make the empty object; `kind`'s own `__new__` is passed over."""
+def create(kind: type, base: type, value: Any, first: Any = None) -> Any:
+    """Make the object, empty but for the `first` part of its state; `kind`'s own `__new__` is passed over."""
     new: Any = base.__new__
-    return new(kind) if value is None else new(kind, value)
+    made = new(kind) if value is None else new(kind, value)
+    if first is not None:
+        fill(made, first)
+    return made
 
 
 def fill(obj: Any, state: tuple[dict[str, Any] | None, dict[str, Any] | None, Any]) -> None:

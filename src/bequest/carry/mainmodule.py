@@ -140,6 +140,11 @@ def establish(description: dict[str, Any]) -> ModuleType:
     return module
 
 
+def established() -> dict[str, Any] | None:
+    """Return the description of this process's `__main__`, None where `establish` has not made it."""
+    return _established.description if _established.module is not None else None
+
+
 # In the parent
 
 

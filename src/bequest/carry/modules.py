@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import os
 import sys
+from _weakref import ref
 from types import ModuleType
+
+from bequest.carry.remember import Remembered
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LIBRARY_ROOT = os.path.dirname(os.__file__) + os.sep
 _SITE_FOLDERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MAIN_NAMES = ("__main__", "__mp_main__")
 
-_user: dict[int, tuple[ModuleType, bool]] = {}
-_importable: dict[int, ModuleType] = {}
+_user = Remembered()  # whether a module is the user's
+_importable = Remembered()  # True, of modules that a child can import
 
 
 def main_module() -> ModuleType:
@@ -34,26 +41,24 @@ def is_user_module(module: ModuleType) -> bool:
 
     `__main__` does not count, and neither does bequest, wherever it is installed.
     """
-    known = _user.get(id(module))
-    if known is None or known[0] is not module:
-        known = _user[id(module)] = (module, _looks_like_the_users(module))
-    return known[1]
+    known: bool | None = _user.get(module)
+    return bool(_user.put(module, _looks_like_the_users(module))) if known is None else known
 
 
-_listing: dict[str, object] = {"count": -1, "modules": []}
+_listing: dict[str, Any] = {"count": -1, "modules": []}
 
 
 def user_modules() -> list[tuple[str, ModuleType]]:
     """Return the importable user modules with their names; looked for anew when `sys.modules` has grown."""
     if _listing["count"] != len(sys.modules):
         found = [
-            (name, module)
+            (name, ref(module))
             for name, module in list(sys.modules.items())
             if isinstance(module, ModuleType) and is_user_module(module) and is_importable(module)
         ]
         _listing.update(count=len(sys.modules), modules=found)
-    listed: list[tuple[str, ModuleType]] = _listing["modules"]  # type: ignore[assignment]
-    return listed
+    listed = [(name, weak()) for name, weak in _listing["modules"]]
+    return [(name, module) for name, module in listed if module is not None]
 
 
 def _looks_like_the_users(module: ModuleType) -> bool:
@@ -97,12 +102,12 @@ def is_importable(module: ModuleType) -> bool:
     name = listed_name(module)
     if name is None or name in _MAIN_NAMES or is_main(module):
         return False
-    if _importable.get(id(module)) is module:
+    if _importable.get(module):
         return True
     # A library may have put a folder of its own on the path for a while (what debuggers vendor, say).
     if name.partition(".")[0] not in sys.stdlib_module_names and not _finders_know(module, name):
         return False
-    _importable[id(module)] = module
+    _importable.put(module, True)
     return True
 
 

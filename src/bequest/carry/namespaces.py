@@ -45,6 +45,16 @@ def all_modules() -> dict[str, ModuleType]:
     return sys.modules
 
 
+def search_path() -> list[str]:
+    """Return `sys.path`."""
+    return sys.path
+
+
+def arguments() -> list[str]:
+    """Return `sys.argv`."""
+    return sys.argv
+
+
 def import_module(name: str) -> Any:
     """Import a module by its dotted name and return it."""
     found = sys.modules.get(name)
@@ -55,30 +65,46 @@ def import_module(name: str) -> Any:
 
 
 def module_namespace(name: str) -> dict[str, Any]:
-    """Return the namespace of an importable module."""
+    """Return the namespace of an importable module, or of `__main__`."""
     namespace: dict[str, Any] = import_module(name).__dict__
     return namespace
 
 
-def made_module(name: str, listed: bool) -> ModuleType:
-    """Return the module `name` that no import finds, made empty unless it is here already.
-
-    Args:
-        name: Its dotted name.
-        listed: Whether the sender's `sys.modules` lists it, so that this process's does as well.
-    """
+def made_module(name: str) -> ModuleType:
+    """Return the module `name` that no import finds, made empty and listed unless it is here already."""
     found = sys.modules.get(name)
     if found is None:
-        found = ModuleType(name)
-        found.__dict__["__builtins__"] = builtins.__dict__
-        if listed:
-            sys.modules[name] = found
+        found = sys.modules[name] = new_module(name)
     return found
+
+
+def new_module(name: str) -> ModuleType:
+    """Return an empty module that `sys.modules` does not list."""
+    made = ModuleType(name)
+    made.__dict__["__builtins__"] = builtins.__dict__
+    return made
+
+
+def fill_new_module(module: ModuleType, values: dict[str, Any]) -> None:
+    """Give a module of `new_module` its names."""
+    module.__dict__.update(values)
+
+
+def namespace_of(module: ModuleType) -> dict[str, Any]:
+    """Return the namespace of a module of `new_module`."""
+    return module.__dict__
+
+
+def module_of(module: ModuleType, kind: type | None) -> ModuleType:
+    """Return a module of `new_module`, with its class, where that is not plain `module`."""
+    if kind is not None:
+        module.__class__ = kind
+    return module
 
 
 def made_namespace(name: str) -> dict[str, Any]:
     """Return the namespace of a listed module that no import finds."""
-    return made_module(name, True).__dict__
+    return made_module(name).__dict__
 
 
 def fill_module(module: ModuleType, state: tuple[type | None, tuple[Any, ...] | None]) -> None:
@@ -90,15 +116,20 @@ def fill_module(module: ModuleType, state: tuple[type | None, tuple[Any, ...] | 
         module.__class__ = kind
 
 
-def find_global(module_name: str, name: str, kind: type, base: type, value: Any) -> Any:
-    """Return the object that a user module's global is, made empty where the import made no such one."""
+def find_global(module_name: str, name: str, kind: type, *how: Any) -> Any:
+    """Return the object that a global of `__main__` or a user module is, made empty where there is none.
+
+    A name that a running process has bound to something else stays its own.
+    """
     from bequest.carry import instances
 
     namespace = module_namespace(module_name)
     found = namespace.get(name)
     if type(found) is not kind:
-        found = namespace[name] = instances.create(kind, base, value)
+        found = instances.create(kind, *how)
         _made.add(id(found))
+        if bindings.phase.starting or name not in namespace:
+            namespace[name] = found
     return found
 
 

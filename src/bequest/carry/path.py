@@ -21,6 +21,7 @@ from bequest.carry.reads import reads
 
 _ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex, range))
 _HEAPTYPE = 1 << 9
+_MADE_OF_LOCKS = ("multiprocessing.queues", "multiprocessing.synchronize", "multiprocessing.sharedctypes")
 _TOLD_DEPTH = 60  # steps of a path that are told; a longer one is cut in the middle
 
 
@@ -29,7 +30,8 @@ class Path:
 
     Attributes:
         steps: Pairs of kind and text; the kinds are root, function, self, closure, global, name (a global
-            that only code which may ask for any name can touch), default, item, attribute, part.
+            that only code which may ask for any name can touch), default, item, attribute, own (an attribute
+            without which its owner is of no use), part.
     """
 
     __slots__ = ("steps",)
@@ -44,7 +46,7 @@ class Path:
             half = _TOLD_DEPTH // 2
             steps = (*steps[:half], ("part", f"... {len(steps) - 2 * half} steps ..."), *steps[-half:])
         for kind, step in steps:
-            glued = kind in ("item", "attribute") or not text
+            glued = kind in ("item", "attribute", "own") or not text
             text += step if glued else f" {step}" if kind == "function" else f" -> {step}"
         return text
 
@@ -53,9 +55,9 @@ class Path:
         """Whether a child that runs the target is bound to touch the object.
 
         So it is with the target itself, the object whose method it is, an argument itself, and what the
-        target's own code closes over or reads.
+        target's own code closes over or reads; and with the locks that such a queue or event is made of.
         """
-        kinds = [kind for kind, _ in self.steps]
+        kinds = [kind for kind, _ in self.steps if kind != "own"]
         if kinds and kinds[0] == "root":
             kinds = [kind for kind in kinds[1:] if kind != "function"]
         return kinds in ([], ["item"], ["self"], ["closure"], ["global"])
@@ -88,7 +90,7 @@ def find_paths(root: Any, wanted: list[Any]) -> dict[int, Path]:
             missing.discard(id(obj))
             found[id(obj)] = Path(steps)
         if type(obj) not in _ATOMS:
-            queue.extend((child, (*steps, *more)) for child, *more in _children(obj))
+            queue.extend((child, (*steps, *more)) for child, *more in children(obj))
     for obj in wanted:
         found.setdefault(id(obj), Path((("part", "something that the message holds"),)))
     return found
@@ -115,7 +117,7 @@ def _roots(root: Any) -> Iterator[tuple[Any, Any]]:
     for attribute, value in state.items():
         if attribute not in hidden:
             yield value, (("root", "process"), ("attribute", f".{attribute}"))
-    for child, *more in _children(type(root)):
+    for child, *more in children(type(root)):
         yield child, (("root", "process"), ("part", describe_class(type(root))), *more)
 
 
@@ -138,7 +140,7 @@ def describe_class(kind: type) -> str:
     return f"class {kind.__qualname__}"
 
 
-def _children(obj: Any) -> Iterator[tuple[Any, ...]]:
+def children(obj: Any) -> Iterator[tuple[Any, ...]]:
     """Yield (child, step, ...) for what `obj` holds; several steps where two are told at once."""
     kind = type(obj)
     walk = _WALKS.get(kind)
@@ -152,9 +154,9 @@ def _children(obj: Any) -> Iterator[tuple[Any, ...]]:
 
 def _dict_children(obj: dict[Any, Any]) -> Iterator[tuple[Any, ...]]:
     for key, value in list(obj.items()):
-        yield value, ("item", f"[{_short(key)}]")
+        yield value, ("item", f"[{shorten(key)}]")
         if type(key) not in _ATOMS:
-            yield key, ("part", f"key {_short(key)}")
+            yield key, ("part", f"key {shorten(key)}")
 
 
 def _sequence_children(obj: Any) -> Iterator[tuple[Any, ...]]:
@@ -164,7 +166,7 @@ def _sequence_children(obj: Any) -> Iterator[tuple[Any, ...]]:
 
 def _set_children(obj: Any) -> Iterator[tuple[Any, ...]]:
     for value in list(obj):
-        yield value, ("part", f"member {_short(value)}")
+        yield value, ("part", f"member {shorten(value)}")
 
 
 def _function_children(function: FunctionType) -> Iterator[tuple[Any, ...]]:
@@ -212,6 +214,8 @@ def _partial_children(obj: Any) -> Iterator[tuple[Any, ...]]:
         yield value, ("attribute", f".args[{index}]")
     for name, value in obj.keywords.items():
         yield value, ("attribute", f".keywords[{name!r}]")
+    for name, value in obj.__dict__.items():
+        yield value, ("attribute", f".{name}")
 
 
 def _wrapper_children(obj: Any) -> Iterator[tuple[Any, ...]]:
@@ -246,8 +250,9 @@ def _class_children(kind: type) -> Iterator[tuple[Any, ...]]:
 
 def _instance_children(obj: Any) -> Iterator[tuple[Any, ...]]:
     held = {**(instances.instance_dict(obj) or {}), **instances.read_slots(obj)}
+    kind = "own" if _is_made_of_locks(obj) else "attribute"
     for name, value in held.items():
-        yield value, ("attribute", f".{name}")
+        yield value, (kind, f".{name}")
     base = instances.solid_base(type(obj))
     if base in _WALKS and base in (dict, list, tuple, set, frozenset):
         yield from _WALKS[base](base(obj))
@@ -261,7 +266,12 @@ def _instance_children(obj: Any) -> Iterator[tuple[Any, ...]]:
         yield type(obj), ("part", describe_class(type(obj)))
 
 
-def _short(key: Any) -> str:
+def _is_made_of_locks(obj: Any) -> bool:
+    return any(base.__module__ in _MADE_OF_LOCKS for base in type(obj).__mro__)
+
+
+def shorten(key: Any) -> str:
+    """Return a short text for a key or a plain value; of other objects, their type."""
     text = repr(key) if type(key) in _ATOMS or type(key) is tuple else f"<{type(key).__qualname__}>"
     return text if len(text) <= 40 else text[:37] + "..."
 

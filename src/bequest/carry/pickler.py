@@ -1,6 +1,7 @@
 """Pack a message: anything that goes to a process that runs, or all that a process starts with.
 
     dumps(obj) -> bytes that `pickle.loads` reads wherever bequest can be imported
+    message(obj) -> the same, but for large data, which goes beside it (`buffers`)
     pack(obj, starting=True, ...) -> Packed: the same for a process about to start, and what was left behind
 
 The C pickler makes the pass (`graph`); where an object graph is too deep for its recursion, the pass is made
@@ -10,15 +11,15 @@ or allowed.
 
 from __future__ import annotations
 
-import io
 import pickle
 import sys
 from typing import Any
 
+from bequest.carry.buffers import Stream, message_of
 from bequest.carry.dependence import Dependence
 from bequest.carry.graph import ATOMS, PROTOCOL, LeftObject, PackingPickler, Remake
 from bequest.carry.path import Path
-from bequest.errors import CarryError
+from bequest.errors import CarryError, SharingError
 
 _CHANCES = 10
 _CHANGED_MEANWHILE = ("changed size during iteration", "mutated during iteration", "changed during iteration")
@@ -28,7 +29,7 @@ class Packed:
     """A packed message.
 
     Attributes:
-        data: The pickle.
+        stream: The pickle, in parts, and the buffers that are beside it.
         keep: Objects that must stay alive here until the receiver has rebuilt the message.
         left: What was left behind.
         shared: Descriptors that wait in `multiprocessing.resource_sharer` for the receiver.
@@ -36,10 +37,15 @@ class Packed:
         dependence: Tells whether the message would be another one now.
     """
 
-    __slots__ = ("data", "dependence", "keep", "left", "named", "shared")
+    __slots__ = ("dependence", "keep", "left", "named", "shared", "stream")
 
-    def __init__(self, data: bytes, pickler: Any) -> None:
-        self.data = data
+    @property
+    def data(self) -> bytes:
+        """Return the pickle."""
+        return self.stream.joined()
+
+    def __init__(self, stream: Stream, pickler: Any) -> None:
+        self.stream = stream
         self.keep: list[object] = pickler.kept
         self.left: list[LeftObject] = list(pickler.left.values())
         self.shared: list[Any] = pickler.shared
@@ -69,6 +75,23 @@ def dumps(obj: Any) -> bytes:
     return pack(obj).data
 
 
+def message(obj: Any) -> bytes:
+    """Pack `obj` as a message whose large data may go beside it, for a receiver that gets descriptors.
+
+    Args:
+        obj: As for `dumps`.
+
+    Returns:
+        A `buffers.Message`, where something is large and the system has room for it; else as `dumps`.
+
+    Raises:
+        CarryError: As in `dumps`.
+    """
+    if type(obj) in ATOMS and not isinstance(obj, bytes | str):
+        return pickle.dumps(obj, PROTOCOL)
+    return message_of(pack(obj, beside=True).stream)
+
+
 def pack(
     obj: Any,
     *,
@@ -76,6 +99,8 @@ def pack(
     starting: bool = False,
     strict: bool = False,
     remake: Remake | None = None,
+    beside: bool = False,
+    observer: Any = None,
 ) -> Packed:
     """Pack `obj`, with all that stands for this message.
 
@@ -85,56 +110,82 @@ def pack(
         starting: Whether the receiver is a process about to start; then fork's promise holds.
         strict: Whether anything left behind is refused.
         remake: See `Remake`; None where nothing is made again.
+        beside: Whether large buffers are kept out of the pickle.
+        observer: None, or what watches the pass (see `bequest.explain`): `watching(kind)` returns the class
+            to use in place of the pickler class `kind`; `done(pickler, stream)` is called at the end of the
+            pass, before anything is refused.
 
     Raises:
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
     """
     options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
-    packed, paths = _pass_over(obj, options)
+    first_gift = count_gifts()
+    packed, paths = _pass_over(obj, options, beside, observer)
     for entry in packed.left:
         path = paths.get(id(entry.obj))  # none for what is only there with module state
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
-            _give_up_descriptors(packed.shared)
-            raise CarryError(about.path, about.kind, about.reason, about.remedy) from entry.cause
+            give_up_descriptors(packed.shared, first_gift)
+            error = SharingError if isinstance(entry.cause, RuntimeError) else CarryError
+            raise error(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
 
 
-def _pass_over(obj: Any, options: dict[str, Any]) -> tuple[Packed, dict[int, Path]]:
+def _pass_over(
+    obj: Any, options: dict[str, Any], beside: bool, observer: Any
+) -> tuple[Packed, dict[int, Path]]:
     """Make the pass: in C, else in Python; again, where another thread has changed a container meanwhile."""
     make: Any = _CPickler
     chances = _CHANCES
+    first_gift = count_gifts()
     while True:
-        file = io.BytesIO()
-        pickler = make(file, **options)
+        stream = Stream(beside=beside)
+        pickler = (make if observer is None else observer.watching(make))(stream, **options)
         shared = pickler.shared
         try:
             pickler.pack(obj)
+            if observer is not None:
+                observer.done(pickler, stream)
             paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
-            return Packed(file.getvalue(), pickler), paths
+            return Packed(stream, pickler), paths
         except RecursionError:
-            _give_up_descriptors(shared)
+            give_up_descriptors(shared, first_gift)
             if make is not _CPickler:
                 raise
             from bequest.carry.deep import DeepPickler as make
         except RuntimeError as error:
-            _give_up_descriptors(shared)
+            give_up_descriptors(shared, first_gift)
             chances -= 1
             if chances == 0 or not any(words in str(error) for words in _CHANGED_MEANWHILE):
                 raise
         except BaseException:
-            _give_up_descriptors(shared)
+            give_up_descriptors(shared, first_gift)
             raise
         finally:
             vars(pickler).clear()  # its parts refer to it: what it holds must not wait for the collector
 
 
-def _give_up_descriptors(shared: list[Any]) -> None:
-    """Close the duplicates of descriptors that were made for a message which is not sent, or packed anew."""
+def _start_in_force() -> Any:
+    """Return what takes descriptors along for a child that is about to start, or None."""
     context = sys.modules.get("multiprocessing.context")
-    give_up = getattr(None if context is None else context.get_spawning_popen(), "give_up_gifts", None)
-    if give_up is not None:
-        give_up()
+    popen = None if context is None else context.get_spawning_popen()
+    return popen if hasattr(popen, "give_up_gifts") else None  # a start of multiprocessing duplicates nothing
+
+
+def count_gifts() -> int:
+    """Return how many duplicates the start in force has taken along: an outer pass's, in a nested one."""
+    start = _start_in_force()
+    return 0 if start is None else start.count_gifts()
+
+
+def give_up_descriptors(shared: list[Any], first_gift: int) -> None:
+    """Close the duplicates of descriptors that were made for a message which is not sent, or packed anew.
+
+    A pass may be made within another, by a reducer that packs something; the other's duplicates stay.
+    """
+    start = _start_in_force()
+    if start is not None:
+        start.give_up_gifts(first_gift)
     for descriptor in shared:  # they wait in the resource sharer for a receiver
         from multiprocessing import resource_sharer
 

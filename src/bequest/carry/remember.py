@@ -1,4 +1,4 @@
-"""What is known about a class or a code object, for as long as that lives.
+"""What is known about a class, a code object or a module, for as long as that lives.
 
     known.get(obj) -> value or None       known.put(obj, value) -> value
 
@@ -26,7 +26,7 @@ class Remembered:
         return entry[1] if entry is not None and entry[0]() is obj else None
 
     def put(self, obj: Any, value: Any) -> Any:
-        """Remember `value` for `obj`, and return it."""
+        """Remember `value` for `obj`, unless that cannot be referred to weakly, and return it."""
         key, known = id(obj), self._known
 
         def forget(gone: ref[Any]) -> None:
@@ -34,5 +34,8 @@ class Remembered:
             if entry is not None and entry[0] is gone:
                 del known[key]
 
-        known[key] = (ref(obj, forget), value)
+        try:
+            known[key] = (ref(obj, forget), value)
+        except TypeError:  # anything may stand in `sys.modules`
+            pass
         return value

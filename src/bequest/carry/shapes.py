@@ -14,7 +14,15 @@ from bequest.carry import instances, modules, namespaces
 from bequest.carry.remember import Remembered
 
 # How instances of a class are reduced.
-PLAIN, COPIED, COPIED_UNLESS_GLOBAL, OWN_WAY_BUT_USERS, OWN_WAY = range(5)
+PLAIN, COPIED, COPIED_UNLESS_GLOBAL, OWN_WAY_BUT_USERS, DERIVED, OWN_WAY = range(6)
+_PICKLING = (
+    "__reduce_ex__",
+    "__reduce__",
+    "__getstate__",
+    "__setstate__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+)
 _shapes = Remembered()
 
 
@@ -40,7 +48,7 @@ def _find_shape(kind: type) -> int:
     )
     is_users = modules.is_users_class(kind)
     if not instances.can_copy(kind):
-        return OWN_WAY
+        return DERIVED if is_users else OWN_WAY
     if has_own_way and _only_builtin_way(kind):
         has_own_way = False
     if has_own_way:
@@ -55,6 +63,8 @@ def _find_shape(kind: type) -> int:
         or kind.__new__ is not object.__new__
         or kind.__setattr__ is not object.__setattr__
         or instances.solid_base(kind) is not object
+        # Pickle compares `__class__` with the class, and an object may claim another.
+        or any("__class__" in base.__dict__ for base in kind.__mro__[:-1])
     )
     return COPIED if takes_part else PLAIN
 
@@ -78,30 +88,38 @@ def _only_builtin_way(kind: type) -> bool:
     """Tell whether the only pickling methods of a class are its builtin base's (`int.__getnewargs__`)."""
     base = instances.solid_base(kind)
     return base is not object and all(
-        getattr(kind, name, None) is getattr(base, name, None)
-        for name in (
-            "__reduce_ex__",
-            "__reduce__",
-            "__getstate__",
-            "__setstate__",
-            "__getnewargs__",
-            "__getnewargs_ex__",
-        )
+        getattr(kind, name, None) is getattr(base, name, None) for name in _PICKLING
     )
 
 
-_merged: dict[str, Any] = {"sizes": (-1, -1), "table": {}}
+def users_say_how(kind: type) -> bool:
+    """Tell whether a user's class, or one above it, says itself how its instances are pickled."""
+    users = [base for base in kind.__mro__ if modules.is_users_class(base)]
+    return any(name in base.__dict__ for base in users for name in _PICKLING)
+
+
+_merged: dict[str, Any] = {"of": None, "table": {}}
 
 
 def registered_reducers() -> dict[type, Any]:
     """Return the reducers that the user registered, with `copyreg` or with `ForkingPickler.register`."""
     reduction = sys.modules.get("multiprocessing.reduction")
     extra: dict[type, Any] = {} if reduction is None else reduction.ForkingPickler._extra_reducers
-    sizes = (len(extra), len(copyreg.dispatch_table))
-    if _merged["sizes"] != sizes:
-        _merged.update(sizes=sizes, table={**copyreg.dispatch_table, **extra})
+    present = (*extra.values(), *copyreg.dispatch_table.values())
+    if _merged["of"] != present:  # the functions: a class may have been registered once more
+        better = {kind: way for kind, way in extra.items() if not _is_outdone(kind, way)}
+        _merged.update(of=present, table={**copyreg.dispatch_table, **better})
     table: dict[type, Any] = _merged["table"]
     return table
+
+
+def _is_outdone(kind: Any, reducer: Any) -> bool:
+    """Tell whether multiprocessing's reducer is of a time when the type could not yet reduce itself.
+
+    That of `functools.partial` forgets the attributes.
+    """
+    is_standard = getattr(reducer, "__module__", None) == "multiprocessing.reduction"
+    return is_standard and kind.__reduce__ is not object.__reduce__
 
 
 def is_users_reducer(reducer: Any) -> bool:
@@ -137,3 +155,9 @@ def describe_kind(obj: Any) -> str:
     )
     name = getattr(obj, "__qualname__", None) if kind.__module__ == "builtins" else None
     return f"{text} {name}" if isinstance(name, str) else text
+
+
+def is_from_python_code(error: BaseException) -> bool:
+    """Tell whether an error that a method raised comes from Python code, not from the interpreter."""
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is not None

@@ -2,23 +2,27 @@
 
     parent: pack(process, options) -> Parcel(header, body, ...)      child: open_(header, body) -> process
 
-The header is plain data, applied before anything is unpickled; the body is one pickle. A template prepares
+The header is plain data, applied before anything is unpickled; the body is one pickle. Where either is large,
+it is in sealed memory, whose descriptors travel as the user's do (`buffers`, `copies`). A template prepares
 what all its children share: the main module's skeleton and replay, and the modules that earlier messages
 imported.
 """
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
+from itertools import islice
 
-from bequest.carry import bindings, namespaces
+from bequest.carry import bindings, identity, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.process import BaseProcess
     from typing import Any
+
+    from bequest.carry.buffers import Stream
 
 _ASKS_FOR_NAMES = ("exec", "eval", "globals", "locals", "vars", "dir", "compile", "__import__")
 
@@ -45,7 +49,7 @@ class Parcel:
 
     Attributes:
         header: Marshal-able; what the child applies before it reads the body.
-        body: A pickle, for `open_`.
+        body: A pickle, for `open_`; empty where it is in sealed memory.
         keep: Objects (semaphores, proxies) that must live here until the child holds them.
         left_behind: Pairs of path and type name, of what was left behind.
         template: Marshal-able; what a template must have prepared before it forks this child.
@@ -65,12 +69,13 @@ class Parcel:
         self.left_behind, self.template = left_behind, template
 
 
-def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
+def pack(process_obj: BaseProcess, *, context: StartOptions, observer: Any = None) -> Parcel:
     """Pack a process that is about to start, with the state that a forked child would have.
 
     Args:
         process_obj: Not started yet; `multiprocessing.context.set_spawning_popen` is in force.
         context: How it is started.
+        observer: As in `pickler.pack`.
 
     Raises:
         CarryError: The child is bound to use something that cannot be carried. Nothing has been started.
@@ -87,7 +92,7 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
         "plain": ambient.capture_plain(),
         "main": description,
         "name": process_obj.name,
-        "pid": os.getpid(),
+        "sender": identity.maker(),
         "authkey": bytes(current.authkey),
         "log_level": None if logger is None else logger.getEffectiveLevel(),
         "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as above
@@ -100,15 +105,65 @@ def pack(process_obj: BaseProcess, *, context: StartOptions) -> Parcel:
         starting=True,
         strict=context.strict,
         remake=_remaker(main, context.main),
+        beside=True,
+        observer=observer,
     )
+    header["beside"], body = _stored(packed.stream)
     left = tuple((entry.explanation.path, entry.explanation.kind) for entry in packed.left)
     for path, kind in left:
         util.info("left behind, as it cannot be carried: %s (%s)", path, kind)
-    path = header["plain"]["interpreter"]["path"]["path"]
+    interpreter = header["plain"]["interpreter"]
+    found = interpreter["path"]
     # User modules are left to the children, until one has shown that they can be imported: see `learned`.
     wanted = sorted(name for name in packed.named if _is_library(sys.modules.get(name)))
-    template = {"main": description, "installed": header["installed"], "path": path, "modules": wanted}
-    return Parcel(header, packed.data, packed.keep, left, template)
+    template = {
+        "main": description,
+        "installed": header["installed"],
+        "path": (found["path"], found["places"]),
+        # For a main module that runs again; of no account otherwise, and no reason for another template.
+        "arguments": interpreter["arguments"] if context.main == "import" else None,
+        "modules": wanted,
+    }
+    return Parcel(header, body, packed.keep, left, template)
+
+
+def _stored(stream: Stream) -> tuple[bytes | None, bytes]:
+    """Put what is large in a message into sealed memory.
+
+    Returns:
+        A pickle of what `_unpickle` needs to find it, or None where nothing is large or there is no room; and
+        the body.
+    """
+    from bequest.carry import buffers
+    from bequest.carry.copies import between_starts
+
+    if not stream.is_large:
+        between_starts.keep_only([])
+        return None, stream.joined()
+    try:
+        stored = buffers.store(stream, between_starts)
+    except OSError:
+        between_starts.forget()
+        return None, b"".join(buffers.inline(stream))
+    between_starts.keep_only(stored.segments)
+    import pickle
+    from multiprocessing import reduction
+
+    # Duplicates that go with the start; the originals may be closed.
+    shared = [reduction.DupFd(segment.fd) for segment in stored.segments]
+    return pickle.dumps((shared, stored.pickle, stored.places)), b""
+
+
+def _unpickle(body: Any, beside: bytes | None) -> Any:
+    import _pickle
+
+    if beside is None:
+        return _pickle.loads(body)
+    from bequest.carry import buffers
+    from bequest.carry.segments import OwnedFd
+
+    shared, pickle, places = _pickle.loads(beside)
+    return buffers.load(pickle, places, [OwnedFd(each.detach()) for each in shared])
 
 
 def _is_library(module: Any) -> bool:
@@ -151,8 +206,11 @@ def prepare_template(template: dict[str, Any]) -> None:
         template: `Parcel.template` of the start at hand. A repetition costs next to nothing.
     """
     from bequest.carry import mainmodule
+    from bequest.carry.ambient import interpreter
 
-    sys.path[:] = template["path"]
+    interpreter.set_path(*template["path"])
+    if template["arguments"] is not None:
+        sys.argv[:] = template["arguments"]
     _install(template["installed"])
     filters = _silence_warnings()
     try:
@@ -171,26 +229,33 @@ def open_(header: dict[str, Any], body: Any) -> Any:
     Raises:
         Exception: Whatever a user's class or module raises while it is rebuilt or imported.
     """
-    import _pickle
-
     from bequest.carry import ambient, mainmodule
 
-    before = set(sys.modules)
+    before = (len(sys.modules), mainmodule.established())
     ambient.restore_plain(header["plain"])
     _set_up_process(header)
     _install(header["installed"])
-    filters = _silence_warnings()
+    filters, collects = _silence_warnings(), gc.isenabled()
+    gc.disable()  # what is being rebuilt is all in use: each pass over it would be for nothing
     try:
-        mainmodule.establish(header["main"])
+        if header["main"] is not None:
+            mainmodule.establish(header["main"])
         bindings.phase.starting = True
-        state, main_state, process_obj = _pickle.loads(body)
+        state, main_state, process_obj = _unpickle(body, header["beside"])
     finally:
-        bindings.end_start(header["pid"], _user_namespaces())
+        if not gc.get_freeze_count():
+            # What has come is as old as its originals: the next collection of the young passes it over.
+            gc.freeze()
+            gc.unfreeze()
+        if collects:
+            gc.enable()
+        bindings.end_start(header["sender"], _user_namespaces())
         _hear_warnings(filters)
     if main_state is not None:
         namespaces.fill_module(sys.modules["__main__"], main_state)
-    ambient.restore(state)
-    _learned[:] = [name for name in sys.modules if name not in before]
+    ambient.restore(state, again=(len(sys.modules), mainmodule.established()) != before)
+    # Newest first: to look at all of them would have a forked child copy the memory that they are in.
+    _learned[:] = [*islice(reversed(sys.modules), max(0, len(sys.modules) - before[0]))][::-1]
     return process_obj
 
 
@@ -227,12 +292,11 @@ def _install(options: dict[str, Any] | None) -> None:
 
 def _silence_warnings() -> Any:
     """Keep quiet about what the parent's imports have warned of already; a forked child does not import."""
-    import warnings
-
     from bequest.carry.ambient import interpreter
 
+    interpreter.forget_absent_folders()
     filters = interpreter.active_filters()[:]
-    warnings.simplefilter("ignore")
+    interpreter.install_filters([("ignore", None, Warning, None, 0)])
     return filters
 
 

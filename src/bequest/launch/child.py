@@ -15,13 +15,16 @@ import threading
 from multiprocessing import context, process
 from multiprocessing import util as _util
 
-from bequest.launch import handoff
+from bequest.launch import handoff, lean
+from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any, NoReturn
+
+    from typing_extensions import Buffer
 
 util: Any = _util  # private names of it are used: the same in all versions
 
@@ -58,8 +61,8 @@ class ReceivedFd:
         return self.received[self.index]
 
 
-def spawned(message_fd: int, tracker_fd: int, watch_fd: int, answer_fd: int | None) -> NoReturn:
-    """Be a child in a new interpreter; does not return. All descriptors become the child's."""
+def spawned(message: Buffer, tracker_fd: int, watch_fd: int, answer_fd: int | None) -> NoReturn:
+    """Be a child in a new interpreter, to which this is imported; see `lean.spawned`. Does not return."""
     for fd in (tracker_fd, watch_fd, *(() if answer_fd is None else (answer_fd,))):
         os.set_inheritable(fd, False)
     share_tracker(tracker_fd)
@@ -71,7 +74,7 @@ def spawned(message_fd: int, tracker_fd: int, watch_fd: int, answer_fd: int | No
 
     code = _FAILED
     try:
-        code = begin(lambda: handoff.decode(handoff.load(message_fd)), watch_fd, answer)
+        code = begin(lambda: handoff.decode(message), watch_fd, answer)
     finally:
         leave(code)
 
@@ -91,6 +94,8 @@ def begin(
     try:
         process_obj, learned = _open(*read())
         answer(learned)
+        if watching.watcher is not None:
+            watching.watcher.begins()
     # The boundary of this process: whatever it was, it ends here, reported.
     except BaseException as error:  # noqa: BLE001
         return _report(error, error.__traceback__, watch_fd)
@@ -112,7 +117,7 @@ def _open(header: dict[str, Any], notes: dict[str, Any], body: Any) -> tuple[Any
 
 def _take_over_defaults(notes: dict[str, Any]) -> None:
     defaults = notes["defaults"]
-    context._default_context.set_start_method(defaults["multiprocessing"] or notes["method"], force=True)
+    context._force_start_method(defaults["multiprocessing"] or notes["method"])
     handoff.chosen.method = defaults["bequest"] or notes["method"]
 
 
@@ -141,12 +146,15 @@ def _tell(fd: int) -> None:
         pass
 
 
-def share_tracker(fd: int) -> None:
-    """Make the resource tracker of the parent, to which `fd` leads, that of this process."""
-    from multiprocessing import resource_tracker
+def share_tracker(fd: int | None) -> None:
+    """Make the resource tracker of the parent, to which `fd` leads, that of this process; None for none."""
 
-    # A module that a template has imported may have made it start a tracker of its own.
-    vars(resource_tracker._resource_tracker).update(_fd=fd, _pid=None)
+    def share() -> None:
+        # A module that a template has imported may have made it start a tracker of its own.
+        tracker: Any = sys.modules["multiprocessing.resource_tracker"]
+        vars(tracker._resource_tracker).update(_fd=fd, _pid=None)
+
+    lean.postpone("resource_tracker", share)
 
 
 def leave(code: int) -> NoReturn:

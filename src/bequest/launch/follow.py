@@ -9,12 +9,15 @@ One class holds what `spawn` and `template` share. It never blocks on a child ex
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from multiprocessing import context, popen_fork, process
 from multiprocessing import util as _util
 
-from bequest.launch import handoff, pidfd, tracker
+from bequest.errors import CarryError
+from bequest.launch import exiting, handoff, pidfd, tracker
+from bequest.launch.watched import watching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,11 +43,16 @@ class StartedPopen(popen_fork.Popen):
     def __init__(self, process_obj: Any, *, strict: bool = False, main: str = "replay") -> None:
         self._strict, self._main = strict, main
         self._owner_pid = os.getpid()
-        self._lock = threading.Lock()  # one reader at a time of what the child and its reaper say
+        # One reader at a time of what the child and its reaper say; and a signal handler may ask meanwhile.
+        self._lock = threading.RLock()
         self._gifts: list[int] = []  # duplicates that travel; ours until the child has been started
         self._keep: list[object] | None = None
         self._pidfd: int | None = None
-        super().__init__(process_obj)
+        try:
+            super().__init__(process_obj)
+        except CarryError as error:
+            # From here on it says all: how the message was being packed tells the user nothing.
+            raise error.with_traceback(None) from error.__cause__
 
     # What the pickler asks for while this start is in force
 
@@ -56,10 +64,17 @@ class StartedPopen(popen_fork.Popen):
         self._gifts.append(os.dup(fd))
         return self._name_of_gift()
 
-    def give_up_gifts(self) -> None:
-        """Close the duplicates taken along so far: the message is packed anew, or the start has failed."""
-        util.close_fds(*self._gifts)
-        self._gifts.clear()
+    def count_gifts(self) -> int:
+        """Return how many duplicates have been taken along so far."""
+        return len(self._gifts)
+
+    def give_up_gifts(self, first: int = 0) -> None:
+        """Close the duplicates taken along from the one at `first` on.
+
+        The message that they belong to is packed anew, or has failed; or the start is over.
+        """
+        util.close_fds(*self._gifts[first:])
+        del self._gifts[first:]
 
     def _name_of_gift(self) -> int:
         raise NotImplementedError
@@ -68,18 +83,51 @@ class StartedPopen(popen_fork.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         tracker.hush()
+        exiting.ensure()
         try:
-            parcel = self._pack(process_obj)
-            notes = {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
+            watcher = watching.watcher
+            observer = None if watcher is None else watcher.starting(process_obj, self)
+            parcel = self._pack(process_obj, observer)
+            notes = self._notes(parcel)
+            if watcher is not None:
+                watcher.packed(process_obj, self, parcel)
             self._begin(parcel, notes)
+            if watcher is not None:
+                head = handoff.encode(parcel.header, notes, b"")
+                watcher.started(process_obj, self, parcel, sum(memoryview(part).nbytes for part in head))
         finally:
             self.give_up_gifts()
         if parcel.keep:
             self._keep = parcel.keep
-            handoff.exit_wait.ensure()
         process_obj.left_behind = parcel.left_behind
 
-    def _pack(self, process_obj: Any) -> Parcel:
+    def _notes(self, parcel: Parcel) -> dict[str, Any]:
+        return {"method": self.method, "defaults": _default_methods(), "answer": bool(parcel.keep)}
+
+    @classmethod
+    def rehearse(
+        cls, process_obj: Any, *, strict: bool, main: str, observer: Any
+    ) -> tuple[Parcel, dict[str, Any]]:
+        """Pack as a start would, and start nothing; return the parcel and the notes beside it.
+
+        Args:
+            process_obj: Not started yet.
+            strict: As of a context.
+            main: As of a context.
+            observer: As in `carry.pickler.pack`.
+
+        Raises:
+            CarryError: As a start would. Nothing is left open in any case.
+        """
+        popen = cls.__new__(cls)
+        popen._strict, popen._main, popen._gifts = strict, main, []
+        try:
+            parcel = popen._pack(process_obj, observer)
+            return parcel, popen._notes(parcel)
+        finally:
+            popen.give_up_gifts()
+
+    def _pack(self, process_obj: Any, observer: Any = None) -> Parcel:
         from bequest.carry import start
 
         if getattr(process.current_process(), "_inheriting", False):
@@ -89,7 +137,8 @@ class StartedPopen(popen_fork.Popen):
         outer = context.get_spawning_popen()
         context.set_spawning_popen(self)  # type: ignore[arg-type]  # any object with DupFd will do
         try:
-            return start.pack(process_obj, context=start.StartOptions(self.method, self._strict, self._main))
+            options = start.StartOptions(self.method, self._strict, self._main)
+            return start.pack(process_obj, context=options, observer=observer)
         finally:
             context.set_spawning_popen(outer)
 
@@ -113,13 +162,20 @@ class StartedPopen(popen_fork.Popen):
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Return the exit code once the child has ended, or None when `timeout` seconds have passed."""
+        """Return the exit code once the child has ended, or None when `timeout` seconds have passed.
+
+        None at once in a forked child of the owner where there are no pidfds: nothing tells it of the end.
+        """
+        _end_of_starts()
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            pidfd.is_ready(self._news_fd(), left)
+            news = self._news_fd() if os.getpid() == self._owner_pid else self._pidfd
+            if news is None:
+                return None
+            pidfd.is_ready(news, left)
         return code
 
     def await_answer(self, timeout: float | None = None) -> None:
@@ -163,6 +219,13 @@ class StartedPopen(popen_fork.Popen):
         import signal
 
         self._send_signal(signal.SIGINT)
+
+
+def _end_of_starts() -> None:
+    """Give up what was kept for further starts: who waits for a child has started the others."""
+    copies = sys.modules.get("bequest.carry.copies")
+    if copies is not None:
+        copies.between_starts.forget()
 
 
 def _default_methods() -> dict[str, str | None]:

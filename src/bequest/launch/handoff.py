@@ -2,7 +2,7 @@
 
     Parcel + notes -> encode -> memfd (spawn), or inline in a request (template) -> decode in the child
 
-The answer lets the parent give up what the message only refers to (semaphores, proxies): see `await_answers`.
+The answer lets the parent give up what the message only refers to (semaphores, proxies): see `exiting`.
 This module does not start, follow or end processes.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import marshal
 import os
-import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,12 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-_LENGTH = struct.Struct("<Q")
-
-DAEMON_GRACE_S = 2.0
-"""How long a parent's exit waits for a daemonic child to have received what the exit is about to remove."""
-
-_EXIT_PRIORITY = 1000  # before every finalizer of multiprocessing itself: theirs remove semaphores, at 0
+_LENGTH_BYTES = 8  # of what stands in front: how long the head is
 
 
 class _Chosen:
@@ -44,15 +38,14 @@ chosen = _Chosen()
 def encode(header: dict[str, Any], notes: dict[str, Any], body: Buffer) -> list[Buffer]:
     """Return the parts of a message, to be written one after the other; `body` is not copied."""
     head = marshal.dumps((header, notes))
-    return [_LENGTH.pack(len(head)), head, body]
+    return [len(head).to_bytes(_LENGTH_BYTES, "little"), head, body]
 
 
 def decode(message: Buffer) -> tuple[dict[str, Any], dict[str, Any], memoryview]:
     """Return header, notes and body; the body is a view into `message`."""
     view = memoryview(message)
-    (size,) = _LENGTH.unpack_from(view)
-    end = _LENGTH.size + size
-    header, notes = marshal.loads(view[_LENGTH.size : end])
+    end = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
+    header, notes = marshal.loads(view[_LENGTH_BYTES:end])
     return header, notes, view[end:]
 
 
@@ -136,34 +129,3 @@ def tracker_fd() -> int:
             return fd
     resource_tracker.ensure_running()
     return int(vars(resource_tracker._resource_tracker)["_fd"])
-
-
-def await_answers() -> None:
-    """Wait until every child of this process has what was kept for it, or has ended.
-
-    Run at exit before anything is removed, since a child that is still importing would find its semaphores
-    gone. A daemonic child, which is about to be terminated anyway, is given `DAEMON_GRACE_S`.
-    """
-    from multiprocessing import process
-
-    for child in list(process._children):  # type: ignore[attr-defined]  # private, the same in all versions
-        wait = getattr(child._popen, "await_answer", None)
-        if wait is not None:
-            wait(DAEMON_GRACE_S if child.daemon else None)
-
-
-class _ExitWait:
-    """Registers `await_answers` once in each process: finalizers do not pass a fork."""
-
-    def __init__(self) -> None:
-        self._finalizer: Any = None
-
-    def ensure(self) -> None:
-        """See to it that this process waits for answers before it exits."""
-        from multiprocessing import util
-
-        if self._finalizer is None or not self._finalizer.still_active():
-            self._finalizer = util.Finalize(None, await_answers, exitpriority=_EXIT_PRIORITY)
-
-
-exit_wait = _ExitWait()

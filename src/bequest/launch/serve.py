@@ -1,30 +1,32 @@
 """The template process itself: a clean interpreter that imports what children will need, and forks them.
 
-    channel -> prepare | fork | retire;   fork -> child: "P" pid, then its work;   child ends -> "S" exit code
+    channel -> prepare | fork | retire;   fork -> child, on its line (`forked`);   child ends -> "S" exit code
 
 It holds one thread, checked with the kernel before each fork, and no state of the program but imported
-modules. It leaves when its parent does. The parent's side is `template`.
+modules. One child may be forked ahead of its start, when there is nothing else to do. It leaves when its
+parent does. The parent's side is `template`, the words are those of `lines`.
 """
 
 from __future__ import annotations
 
-import atexit
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it; `signal`'s enums are dear
 import importlib
+import itertools
 import marshal
+import mmap
 import os
 import select
 import signal
 import socket
 import sys
 import warnings
-from array import array
 
 # the tracker: children will need it
 from multiprocessing import process, resource_tracker  # noqa: F401
 from multiprocessing import util as _util
-from struct import Struct
 
-from bequest.launch import child, handoff
+from bequest.carry import rehearsal
+from bequest.launch import forked, lines
 from bequest.launch.pidfd import open_pidfd
 
 TYPE_CHECKING = False
@@ -33,18 +35,9 @@ if TYPE_CHECKING:
 
 util: Any = _util  # private names of it are used: the same in all versions
 
-BEGUN = Struct("<cq")
-"""`P` and pid, with a pidfd beside it: the child itself says so, before anything of the program runs."""
-
-ENDED = Struct("<cqq")
-"""`S`, pid and exit code: the template has reaped the child."""
-
-MOST_DESCRIPTORS = 250  # in one message; Linux takes 253 (SCM_MAX_FD)
-MOST_BYTES = 1 << 17
-INLINE_BYTES = 1 << 16
-"""The largest message that travels within the request; a larger one is in a file of its own."""
-
 _STANDARD = 3  # stdin, stdout, stderr
+_LEISURE_MS = 5
+"""A child is forked ahead when nothing has been asked for so long, or another one has ended."""
 
 
 def main(channel_fd: int, watch_fd: int) -> NoReturn:
@@ -53,7 +46,23 @@ def main(channel_fd: int, watch_fd: int) -> NoReturn:
         _ensure_open(fd)
     for fd in (channel_fd, watch_fd):
         os.set_inheritable(fd, False)
-    _Server(socket.socket(fileno=channel_fd), watch_fd).serve()
+    _raise_descriptor_limit()
+    server = _Server(socket.socket(fileno=channel_fd), watch_fd)
+    rehearsal.rehearse()
+    server.serve()
+
+
+def _raise_descriptor_limit() -> None:
+    """Have room for a line to every child, however small the program's own limit is: a start brings that."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # more than the system gives now
+        pass
 
 
 def _ensure_open(fd: int) -> None:
@@ -65,16 +74,29 @@ def _ensure_open(fd: int) -> None:
             pass
 
 
+class _Ahead:
+    """A child that is to be forked ahead of its start: its line, and how long it will wait."""
+
+    def __init__(self, line_fd: int, idle_s: float) -> None:
+        self.line_fd, self.idle_s = line_fd, idle_s
+
+
 class _Server:
     """The template's loop and all its state; a child takes what it needs from it and forgets the rest."""
 
     def __init__(self, channel: socket.socket, watch_fd: int) -> None:
         self._channel, self._watch_fd = channel, watch_fd
-        self._status: dict[int, int] = {}  # of each living child: where its exit code goes
+        self._own_pidfd = open_pidfd(os.getpid())
+        self._lines: dict[int, int] = {}  # of each living child: where its exit code goes
+        # Children forked ahead, each with its place in memory that it shares with us: 1 once it has started.
+        self._started = mmap.mmap(-1, mmap.PAGESIZE)
+        self._waiting: dict[int, int] = {}
+        self._places = itertools.cycle(range(mmap.PAGESIZE))
+        self._ahead: _Ahead | None = None
+        self._arrived: list[int] = []  # descriptors of the request at hand, while another child is forked
         self._retired = False
         self._unfit: tuple[str | None] | None = None  # why no child can be forked, and from what module on
-        self._extra: list[int] = []  # descriptors that came ahead of the request that they belong to
-        self._buffer = bytearray(MOST_BYTES)
+        self._buffer = bytearray(lines.MOST_BYTES)
         self._wake_r, self._wake_w = os.pipe()
         for fd in (self._wake_r, self._wake_w):
             os.set_blocking(fd, False)
@@ -83,8 +105,10 @@ class _Server:
         """Serve requests until the parent's end of the channel closes, or it has ended."""
         util._close_stdin()
         self._handlers: dict[int, Any] = {
-            signal.SIGCHLD: signal.signal(signal.SIGCHLD, _wake_up),
-            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # ^C is for the program, not for us
+            signal.SIGCHLD: _signal.signal(signal.SIGCHLD, _wake_up),
+            signal.SIGINT: _signal.signal(
+                signal.SIGINT, _signal.SIG_IGN
+            ),  # ^C is for the program, not for us
         }
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         # The parent blocked it until here, or ^C could end us before we could ignore it.
@@ -92,12 +116,15 @@ class _Server:
         poller = select.poll()
         for fd in (self._wake_r, self._watch_fd, self._channel.fileno()):
             poller.register(fd, select.POLLIN)
-        while not (self._retired and not self._status):
-            ready = {fd for fd, _ in poller.poll()}
+        while not (self._retired and not self._lines):
+            ready = {fd for fd, _ in poller.poll(None if self._ahead is None else _LEISURE_MS)}
             if self._wake_r in ready:
                 self._reap()
             if self._watch_fd in ready or (self._channel.fileno() in ready and not self._receive()):
                 break
+            if not ready or ready == {self._wake_r}:
+                self._fork_ahead()
+        self._end_waiting()
         util._flush_std_streams()
         os._exit(0)  # no exit callbacks: those of preloaded modules are the program's, not ours
 
@@ -107,38 +134,49 @@ class _Server:
                 pass
         except BlockingIOError:
             pass
-        while self._status:
+        while self._lines:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid in self._status:
+            if pid in self._lines:
+                self._waiting.pop(pid, None)
                 code = os.waitstatus_to_exitcode(status)
-                _say(self._status.pop(pid), ENDED.pack(b"S", pid, code))
+                _say(self._lines.pop(pid), lines.ENDED.pack(b"S", pid, code))
+
+    def _end_waiting(self) -> None:
+        """End a child that waits for its start: nobody else may reap it; not every container's init does."""
+        for pid, place in self._waiting.items():
+            if not self._started[place]:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     # Requests
 
     def _receive(self) -> bool:
         """Handle one message; return whether the channel is still open."""
-        room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array("i").itemsize)
-        size, ancillary, _, _ = self._channel.recvmsg_into([self._buffer], room, socket.MSG_CMSG_CLOEXEC)
-        fds = _descriptors(ancillary)
-        if size == 0:
+        received = lines.receive(self._channel, self._buffer)
+        if received is None:
             return False
-        header, notes, body = handoff.decode(memoryview(self._buffer)[:size])
+        header, notes, _, fds = received
         kind = notes["request"]
-        if kind == "more":
-            self._extra += fds
-        elif kind == "retire":
+        if kind == "retire":
             self._retired = True
+            self._drop_ahead()
         elif kind == "prepare":
-            if notes["stored"]:
-                header, _, _ = handoff.decode(handoff.load(fds[0]))
             self._prepare(header)
         else:
-            self._fork(header, notes, body, fds)
+            self._arrived = fds
+            self._fork_ahead()  # the next one is asked for when that one has its start, or has been given up
+            self._arrived = []
+            self._import(notes["imports"], "ignore")
+            self._import(notes["preload"], notes["on_error"])
+            if notes["ahead"] is None:
+                self._fork(fds[0], None)
+            else:
+                self._ahead = _Ahead(fds[0], notes["ahead"])
         return True
 
     def _prepare(self, template: dict[str, Any]) -> None:
@@ -151,7 +189,9 @@ class _Server:
         except BaseException:  # noqa: BLE001
             self._unfit = (None,)
         else:
+            rehearsal.settle()
             self._check_threads(None)
+        util._flush_std_streams()  # what the main module printed is not the children's
 
     def _import(self, names: list[str], on_error: str) -> None:
         for name in names:
@@ -166,6 +206,9 @@ class _Server:
                 if on_error == "warn":
                     warnings.warn(f"Failed to preload module {name!r}: {error}", ImportWarning, stacklevel=1)
             self._check_threads(name)
+        if names:
+            util._flush_std_streams()  # what an import printed is not the children's
+            rehearsal.settle()
 
     def _check_threads(self, culprit: str | None) -> None:
         if _thread_count() > 1:
@@ -175,77 +218,59 @@ class _Server:
 
     # Children
 
-    def _fork(self, header: dict[str, Any], notes: dict[str, Any], body: memoryview, fds: list[int]) -> None:
-        fds, self._extra = fds + self._extra, []
-        status = fds[0]
-        self._import(notes["imports"], "ignore")
-        self._import(notes["preload"], notes["on_error"])
-        if self._unfit is None and notes["imports"]:
-            util._flush_std_streams()  # what an import printed is not the child's
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            os.close(self._ahead.line_fd)
+            self._ahead = None
+
+    def _fork_ahead(self) -> None:
+        """Fork the child that has been asked for ahead, unless its parent has given it up."""
+        ahead = self._ahead
+        if ahead is not None:
+            if _is_hung_up(ahead.line_fd):
+                self._drop_ahead()
+            else:
+                self._ahead = None
+                self._fork(ahead.line_fd, ahead.idle_s)
+
+    def _fork(self, line_fd: int, idle_s: float | None) -> None:
         if self._unfit is None and _thread_count() > 1:
             self._unfit = (None,)
         if self._unfit is not None:
-            _say(status, b"T" + marshal.dumps(self._unfit[0]))
-            util.close_fds(*fds[1:])
+            _say(line_fd, b"T" + marshal.dumps(self._unfit[0]))
             return
+        place = None if idle_s is None else self._free_place()
         try:
             pid = os.fork()
         except OSError as error:  # no more processes, no more memory: the starter is told
-            _say(status, b"E" + marshal.dumps((error.errno, error.strerror)))
-            util.close_fds(*fds[1:])
+            _say(line_fd, b"E" + marshal.dumps((error.errno, error.strerror)))
             return
         if pid == 0:
-            self._be_child(header, notes, body, fds)
-        self._status[pid] = status
-        util.close_fds(*fds[1:])
+            forked.run(line_fd, self._inherited(place), idle_s)
+        self._lines[pid] = line_fd
+        if place is not None:
+            self._waiting[pid] = place
 
-    def _be_child(
-        self, header: dict[str, Any], notes: dict[str, Any], body: memoryview, fds: list[int]
-    ) -> NoReturn:
-        code = 1
-        try:
-            status = self._settle_in(notes, fds)
-            gifts = fds[notes["before_gifts"] :]
-            message = gifts.pop(0) if notes["stored"] else None
-            child.ReceivedFd.received = gifts
+    def _free_place(self) -> int:
+        """Return the place for one more child that waits; those that have started need theirs no longer."""
+        self._waiting = {pid: place for pid, place in self._waiting.items() if not self._started[place]}
+        taken = set(self._waiting.values())
+        place = next(place for place in self._places if place not in taken)
+        self._started[place] = 0
+        return place
 
-            def read() -> tuple[dict[str, Any], dict[str, Any], Any]:
-                return (header, notes, body) if message is None else handoff.decode(handoff.load(message))
-
-            def answer(learned: list[str]) -> None:
-                with status:
-                    if learned or notes["answer"]:
-                        _tell(status, b"A" + marshal.dumps(learned))
-
-            code = child.begin(read, self._watch_fd, answer)
-        # The boundary of this process: the frames below are the template's.
-        except BaseException:  # noqa: BLE001
-            sys.excepthook(*sys.exc_info())
-            util._flush_std_streams()
-        finally:
-            if child.FORKED_CHILDREN_RUN_ATEXIT:
-                atexit._run_exitfuncs()
-            os._exit(code)
-
-    def _settle_in(self, notes: dict[str, Any], fds: list[int]) -> socket.socket:
-        """Give up all that is the template's, take what is the child's, and say that the child is there."""
-        status = socket.socket(fileno=fds[0])
-        _say_begun(status)
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._channel.close()
-        util.close_fds(self._wake_r, self._wake_w, *self._status.values())
-        if child.FORKED_CHILDREN_RUN_ATEXIT:
-            atexit._clear()
-            atexit.register(util._exit_function)
-        # Before the message is opened: what it brings has not seen a fork, and must not be told of one.
-        util._finalizer_registry.clear()
-        util._run_after_forkers()
-        for number in range(_STANDARD):
-            _take_standard(number, notes["standard"], fds[2:])
-        child.share_tracker(fds[1])
-        return status
+    def _inherited(self, place: int | None) -> forked.Inherited:
+        others = (*self._lines.values(), *self._arrived)
+        not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *others)
+        return forked.Inherited(
+            handlers=self._handlers,
+            buffer=self._buffer,
+            not_ours=not_ours,
+            parent=self._watch_fd,
+            template=self._own_pidfd,
+            started=self._started,
+            place=place,
+        )
 
 
 class _Inheriting:
@@ -262,44 +287,15 @@ def _wake_up(_number: int, _frame: object) -> None:
     """Let SIGCHLD reach the wakeup descriptor, which an ignored signal does not."""
 
 
-def _say_begun(status: socket.socket) -> None:
-    pidfd = open_pidfd(os.getpid())
-    beside = [] if pidfd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [pidfd]))]
-    try:
-        status.sendmsg([BEGUN.pack(b"P", os.getpid())], beside)
-    except OSError:  # start() was abandoned (^C): nobody will ever know of this child
-        os._exit(1)
-    if pidfd is not None:
-        os.close(pidfd)
+def _say(line_fd: int, message: bytes) -> None:
+    with socket.socket(fileno=line_fd) as line:
+        lines.tell(line, message)
 
 
-def _say(fd: int, message: bytes) -> None:
-    with socket.socket(fileno=fd) as status:
-        _tell(status, message)
-
-
-def _tell(status: socket.socket, message: bytes) -> None:
-    try:
-        status.send(message)
-    except OSError:  # the parent has closed its end: it gave the child up, or has ended
-        pass
-
-
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    fds = array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return list(fds)
-
-
-def _take_standard(number: int, given: list[int], fds: list[int]) -> None:
-    if number in given:
-        fd = fds[given.index(number)]
-        os.dup2(fd, number)
-        os.close(fd)
-    else:  # closed in the parent
-        os.close(number)
+def _is_hung_up(line_fd: int) -> bool:
+    poller = select.poll()
+    poller.register(line_fd, 0)  # what is told without being asked for: POLLHUP
+    return bool(poller.poll(0))
 
 
 def _thread_count() -> int:

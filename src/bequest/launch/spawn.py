@@ -1,6 +1,6 @@
 """Start a child in a new interpreter.
 
-    message -> anonymous file, inherited -> python -c "... child.spawned(...)"
+    code, message -> anonymous file, inherited -> a new interpreter that runs lean.spawned(...)
 
 Portable: without pidfd, pipes tell either side that the other has ended. The parent does not wait for the
 child.
@@ -8,15 +8,14 @@ child.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it; `signal`'s enums are dear
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager
-from multiprocessing import spawn
 from multiprocessing import util as _util
 
-from bequest.launch import handoff, pidfd
+from bequest.launch import bundle, handoff, interpreter, pidfd
 from bequest.launch.child import InheritedFd
 from bequest.launch.follow import StartedPopen
 
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from bequest.carry.start import Parcel
 
 util: Any = _util  # private names of it are used: the same in all versions
-
-# A program text on a command line may have 128 KiB on Linux; a search path that would not fit is left to the
-# header.
-_MAX_PATH_TEXT = 100_000
 
 
 class Popen(StartedPopen):
@@ -68,7 +63,9 @@ class Popen(StartedPopen):
 
     def _spawn(self, parcel: Parcel, notes: dict[str, Any], ours: list[int], theirs: list[int]) -> None:
         tracker = handoff.tracker_fd()
-        message = handoff.store(handoff.encode(parcel.header, notes, parcel.body))
+        code = bundle.packed()
+        parts = [len(code).to_bytes(8, "little"), code, *handoff.encode(parcel.header, notes, parcel.body)]
+        message = handoff.store(parts)
         theirs.append(message)
         watch, held_open = handoff.watch_this_process()
         theirs.append(watch)
@@ -84,10 +81,10 @@ class Popen(StartedPopen):
             self.sentinel, child_end = os.pipe()
             ours.append(self.sentinel)
             theirs.append(child_end)
-        command = command_line(f"child.spawned({message}, {tracker}, {watch}, {answer})")
+        call = f"lean.spawned({message}, {tracker}, {watch}, {answer})"
         # The child has the mask too, until it sets the one that the message brings.
         with interrupts_held_back():
-            self.pid = util.spawnv_passfds(spawn.get_executable(), command, [*theirs, tracker, *self._gifts])
+            self.pid = interpreter.start(call, [*theirs, tracker, *self._gifts])
             if held_open is None:
                 self.sentinel = self._open_sentinel(ours)
 
@@ -146,46 +143,23 @@ def interrupts_held_back() -> Iterator[None]:
     The mask is what that process inherits. It alone would not do: the system then gives the signal to another
     thread (of a library, perhaps), for which Python runs the handler in the main thread all the same.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
+    if not hasattr(_signal, "pthread_sigmask"):  # not a POSIX system
         yield
         return
     came: list[tuple[int, Any]] = []
-    handler = signal.getsignal(signal.SIGINT)
+    handler = _signal.getsignal(_signal.SIGINT)
     is_ours = callable(handler) and threading.current_thread() is threading.main_thread()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
         if is_ours:
-            signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+            _signal.signal(_signal.SIGINT, lambda number, frame: came.append((number, frame)))
         yield
     finally:
         try:
             if is_ours:
-                signal.signal(signal.SIGINT, handler)
+                _signal.signal(_signal.SIGINT, handler)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what has come meanwhile is handled here
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)  # what has come meanwhile is handled here
     if came and callable(handler):
         handler(*came[0])
-
-
-def command_line(call: str) -> list[Any]:
-    """Return the command that runs `call`, a call into a module of `bequest.launch`, in a new interpreter.
-
-    It has this interpreter's flags, and searches for modules where this process does from its first import
-    on: neither a `random.py` in the working directory nor another bequest must get in between.
-    """
-    module = call.partition(".")[0]
-    program = f"from bequest.launch import {module}; {call}"
-    path = ascii(_search_path())
-    if len(path) < _MAX_PATH_TEXT:
-        program = f"import sys; sys.path[:] = {path}; {program}"
-    flags = util._args_from_interpreter_flags()
-    return [spawn.get_executable(), *flags, "-c", program, "--multiprocessing-fork"]
-
-
-def _search_path() -> list[str]:
-    # What is not text (a pathlib.Path that a program put there) is never searched by the import system
-    # either.
-    path = [entry for entry in sys.path if isinstance(entry, str)]
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return path if home in path else [*path, home]

@@ -1,45 +1,41 @@
 """Start a child by asking a clean process, the template, to fork (start method `forkserver`).
 
-    message + descriptors -> channel -> template forks -> "P" pid, pidfd -> ... -> "S" exit code
+    message + descriptors -> line -> child    the template forks it -> "P" pid, pidfd -> ... -> "S" exit code
 
-The channel is an inherited socket pair: nothing in the filesystem, nobody else can connect. One template
-serves one process; it is replaced when it died, when it got threads, or when the main module changed. The
-standard fork server is not used, but for the names that `set_forkserver_preload` left with it. The other side
-is `serve`.
+One template serves one process; it is replaced when it died, when it got threads, or when the main module
+changed. One child, the spare, is kept forked ahead and waits on its line for its start. The standard fork
+server is not used, but for the names that it keeps (`preload`). The other side is `serve` and `forked`; the
+words are those of `lines`.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
-import signal
-import socket
 import sys
 import threading
-from array import array
 from multiprocessing import util as _util
 
 from bequest.errors import BequestError, TemplateEndedError
-from bequest.launch import handoff, pidfd, serve
+from bequest.launch import handoff, lines, pidfd, preload
 from bequest.launch.child import ReceivedFd
 from bequest.launch.follow import StartedPopen
-from bequest.launch.spawn import command_line, interrupts_held_back
+from bequest.launch.ordering import Line, Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import Any
-
-    from typing_extensions import Buffer
 
     from bequest.carry.start import Parcel
 
 util: Any = _util  # private names of it are used: the same in all versions
 
 _ATTEMPTS = 10
-_STOP_GRACE_S = 5.0
-_LAST = -100  # at exit: the finalizers of queues, pools and managers come first
 _MODULES = "modules"
+
+SPARE_IDLE_S = 30.0
+"""How long a child forked ahead waits for its start, unless `set_forkserver_spare` says otherwise."""
 
 
 class Popen(StartedPopen):
@@ -48,35 +44,45 @@ class Popen(StartedPopen):
     method = "forkserver"
     DupFd = ReceivedFd
 
+    def __init__(self, process_obj: Any, *, strict: bool = False, main: str = "replay") -> None:
+        if main == "replay" and preload.is_main_chosen():
+            main = "import"
+        super().__init__(process_obj, strict=strict, main=main)
+
     def _name_of_gift(self) -> int:
         return len(self._gifts) - 1
 
     def _begin(self, parcel: Parcel, notes: dict[str, Any]) -> None:
         self._orphaned = False
+        line = templates.fork(parcel, notes, self._gifts)
+        first, self._pidfd = line.first, line.child_pidfd
         # From here on a plain descriptor, read message by message: a socket object would complain at exit.
-        status, first, self._pidfd = templates.fork(parcel, notes, self._gifts)
-        self._status = status.detach()
-        os.set_blocking(self._status, False)
+        self._line = line.ours.detach()
+        os.set_blocking(self._line, False)
         if first[:1] == b"P":
-            _, self.pid = serve.BEGUN.unpack(first)
+            _, self.pid = lines.BEGUN.unpack(first)
         else:  # killed before its first word
-            _, self.pid, self.returncode = serve.ENDED.unpack(first)
-        # Once it has ended nobody holds the other end of `_status`, which is then readable as well.
-        self.sentinel = self._status if self._pidfd is None else self._pidfd
-        ours = {self._status, self.sentinel}
+            _, self.pid, self.returncode = lines.ENDED.unpack(first)
+        # Once it has ended nobody holds the other end of `_line`, which is then readable as well.
+        self.sentinel = self._line if self._pidfd is None else self._pidfd
+        ours = {self._line, self.sentinel}
         self.finalizer = util.Finalize(self, util.close_fds, sorted(ours))
 
     def _look(self) -> None:
         while self.returncode is None and not self._orphaned:
             try:
-                message = os.read(self._status, serve.MOST_BYTES)
+                message = os.read(self._line, lines.MOST_BYTES)
             except BlockingIOError:
                 return
+            except (
+                ConnectionResetError
+            ):  # once, where it ended with its start unread; then what has been said
+                continue
             if message[:1] == b"A":
                 self._keep = None
                 templates.learn(marshal.loads(message[1:]))
             elif message[:1] == b"S":
-                _, _, self.returncode = serve.ENDED.unpack(message)
+                _, _, self.returncode = lines.ENDED.unpack(message)
             else:
                 self._orphaned = True
         if self._orphaned and self.returncode is None:
@@ -90,120 +96,7 @@ class Popen(StartedPopen):
             self.returncode = pidfd.exit_code(self._pidfd)
 
     def _news_fd(self) -> int:
-        return self.sentinel if self._orphaned else self._status
-
-
-def _socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Return two ends that block, whatever `socket.setdefaulttimeout` the program has set."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(None)
-    theirs.settimeout(None)
-    return ours, theirs
-
-
-class _Template:
-    """One template process, as its parent sees it. Used under the lock of `_Templates`."""
-
-    def __init__(self, description: dict[str, Any] | None) -> None:
-        self.description = description
-        self.asked: set[str] = set()  # modules that it has been asked to import
-        self.proven = False  # has forked a child
-        ours, theirs = _socket_pair()
-        watch, held_open = handoff.watch_this_process()
-        self.channel, self._held_open = ours, held_open
-        self.pid = 0  # until it has been started
-        try:
-            with theirs:
-                command = command_line(f"serve.main({theirs.fileno()}, {watch})")
-                # It inherits the mask, and lifts it once it ignores SIGINT: ^C must not end it in between.
-                with interrupts_held_back():
-                    self.pid = util.spawnv_passfds(command[0], command, [theirs.fileno(), watch])
-            if description is not None:
-                self._prepare(description)
-        except BaseException:
-            if self.pid:
-                self.stop()
-            else:
-                self._close()
-            raise
-        finally:
-            os.close(watch)
-
-    def _prepare(self, description: dict[str, Any]) -> None:
-        try:
-            self.send(description, {"request": "prepare"}, b"", [])
-        except OSError:  # ended already; whoever asks it to fork will see that
-            pass
-
-    def send(self, header: dict[str, Any], notes: dict[str, Any], body: Buffer, fds: list[int]) -> None:
-        """Send one request; the template gets duplicates of `fds`.
-
-        Raises:
-            OSError: The template has ended (BrokenPipeError, ConnectionResetError), or the system is at a
-            limit.
-        """
-        inline = handoff.encode(header, notes | {"stored": False}, body)
-        if sum(memoryview(part).nbytes for part in inline) <= serve.INLINE_BYTES:
-            self._send_parts(inline, fds)
-            return
-        stored = handoff.store(inline)
-        try:
-            parts = handoff.encode({}, notes | {"stored": True}, b"")
-            where = 0 if notes["request"] == "prepare" else notes["before_gifts"]
-            self._send_parts(parts, [*fds[:where], stored, *fds[where:]])
-        finally:
-            os.close(stored)
-
-    def _send_parts(self, parts: Sequence[Buffer], fds: list[int]) -> None:
-        most = serve.MOST_DESCRIPTORS
-        for begin in range(most, len(fds), most):  # what does not fit goes ahead
-            more = handoff.encode({}, {"request": "more"}, b"")
-            self.channel.sendmsg(more, _beside(fds[begin : begin + most]))
-        self.channel.sendmsg(parts, _beside(fds[:most]))
-
-    def retire(self) -> None:
-        """Let it leave once its last child has; until then it goes on telling how they end."""
-        try:
-            self.send({}, {"request": "retire"}, b"", [])
-        except OSError:  # it has left already
-            pass
-
-    def has_left(self) -> bool:
-        """Tell whether the process has ended; if so it is reaped, and the channel closed."""
-        try:
-            pid, _ = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else reaped it
-            pid = self.pid
-        if pid == 0:
-            return False
-        self._close()
-        return True
-
-    def stop(self) -> int | None:
-        """End the process and wait for it; return its wait status, None where somebody else reaped it."""
-        self._close()
-        try:
-            fd = pidfd.open_pidfd(self.pid)
-        except ProcessLookupError:
-            return None
-        if fd is not None:
-            if not pidfd.is_ready(fd, _STOP_GRACE_S):  # stopped, or importing something endless
-                pidfd.send_signal(fd, signal.SIGKILL)
-            os.close(fd)
-        try:
-            return os.waitpid(self.pid, 0)[1]
-        except ChildProcessError:
-            return None
-
-    def abandon(self) -> None:
-        """Close this process's copy of the channel: we are a forked child of its owner."""
-        self._close()
-
-    def _close(self) -> None:
-        self.channel.close()
-        if self._held_open is not None:
-            os.close(self._held_open)
-            self._held_open = None
+        return self.sentinel if self._orphaned else self._line
 
 
 class _Templates:
@@ -215,56 +108,81 @@ class _Templates:
     def __init__(self) -> None:
         self._learned: dict[str, None] = {}  # modules that children had to import, in order
         self._denied: set[str] = set()  # modules whose import starts threads
+        self._spare_idle_s = SPARE_IDLE_S
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._current: _Template | None = None
-        self._replaced: list[_Template] = []
+        self._current: Template | None = None
+        self._replaced: list[Template] = []
+        self._spare: Line | None = None
         self._unprepared = False
-        self._stop_at_exit: Any = None
 
     def forget(self) -> None:
         """In a forked child: the templates are the parent's, and must not stay open through us."""
         inherited = [*self._replaced, *([] if self._current is None else [self._current])]
+        if self._spare is not None:
+            self._spare.close()
         self._reset()
         for template in inherited:
             template.abandon()
 
     def learn(self, names: list[str]) -> None:
-        """Have `names` imported before the next fork, as far as this process has imported them itself."""
-        with self._lock:
-            self._learned.update(dict.fromkeys(name for name in names if name in sys.modules))
+        """Have `names` imported before the next fork, as far as this process has imported them itself.
 
-    def fork(
-        self, parcel: Parcel, notes: dict[str, Any], gifts: list[int]
-    ) -> tuple[socket.socket, bytes, int | None]:
-        """Have a child forked; wait until it is there.
+        Does not wait for the lock: a signal handler may ask how a child is while a start holds it. The spare,
+        which lacks the names, is then replaced at the next start.
+        """
+        self._learned.update(dict.fromkeys(name for name in names if name in sys.modules))
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._spare is not None and self._missing(self._spare.template, ()):
+                    self._renew_spare(self._spare.template)
+            finally:
+                self._lock.release()
+
+    def keep_spare(self, idle_s: float) -> None:
+        """See `set_forkserver_spare`."""
+        if not idle_s >= 0:
+            raise ValueError(f"a spare cannot wait {idle_s!r} seconds")
+        with self._lock:
+            self._spare_idle_s = idle_s
+            if self._spare is not None:
+                self._renew_spare(self._spare.template)
+
+    def fork(self, parcel: Parcel, notes: dict[str, Any], gifts: list[int]) -> Line:
+        """Have a child forked and given its start; wait until it is there.
 
         Returns:
-            The socket on which its answer and its end will be told, the first message on it (`P`, or `S` for
-            a child that was killed at once), and the child's pidfd; all owned by the caller.
+            The line on which its answer and its end will be told, whose first word is `P`, or `S` for a child
+            that was killed at once; with the child's pidfd it is the caller's.
 
         Raises:
             TemplateEndedError: The template could not be prepared.
             OSError: The system is at a limit.
         """
+        standard = _open_standard()
+        fds = [handoff.tracker_fd(), *standard, *gifts]
+        notes = notes | {"standard": standard}
         attempts = 0
         while attempts < _ATTEMPTS:
-            ours, theirs = _socket_pair()
+            line, is_spare = self._line_for(parcel.template)
             try:
-                with theirs:
-                    template = self._request(parcel, notes, theirs.fileno(), gifts)
-                first, child_pidfd = _first_message(ours)
-                if first[:1] in (b"P", b"S"):
-                    template.proven = True
-                    return ours, first, child_pidfd
+                sent = _send_start(line, parcel, notes, fds)
+                if sent or not is_spare:
+                    self._order_spare(line.template, parcel.template.get(_MODULES, ()))
+                    line.hear()
             except BaseException:
-                _call_off(ours)
+                line.call_off()
                 raise
-            ours.close()
-            self._replace(template, first)
-            attempts += not first  # one that said that it has threads is replaced by one that imports less
+            if line.first[:1] in (b"P", b"S") and (sent or not is_spare):
+                line.template.proven = True
+                return line
+            line.close()
+            if sent or not is_spare:
+                self._replace(line.template, line.first)
+            # One that said that it has threads is replaced by one that imports less.
+            attempts += not line.first
         raise TemplateEndedError(f"the template process ended {_ATTEMPTS} times before it forked a child")
 
     def stop(self) -> None:
@@ -275,48 +193,72 @@ class _Templates:
         with self._lock:
             templates = [*self._replaced, *([] if self._current is None else [self._current])]
             self._replaced, self._current = [], None
+            self._drop_spare()
         for template in templates:
             template.stop()
 
-    def _request(self, parcel: Parcel, notes: dict[str, Any], status: int, gifts: list[int]) -> _Template:
-        standard = _open_standard()
-        before = [status, handoff.tracker_fd(), *standard]
+    def _line_for(self, wanted: dict[str, Any]) -> tuple[Line, bool]:
+        """Return the line to a child that fits, and whether that is the spare."""
         with self._lock:
-            template = self._fitting(parcel.template)
-            preload, on_error = _preload_of_user()
-            wanted = [*parcel.template.get(_MODULES, ()), *self._learned]
-            imports = [name for name in wanted if name not in template.asked and name not in self._denied]
-            preload = [name for name in preload if name not in template.asked and name not in self._denied]
-            request = {
-                "request": "fork",
-                "standard": standard,
-                "before_gifts": len(before),
-                "imports": imports,
-                "preload": preload,
-                "on_error": on_error,
-            }
-            try:
-                template.send(parcel.header, notes | request, parcel.body, before + gifts)
-            except (BrokenPipeError, ConnectionResetError):
-                return template  # it has gone; the status socket will say so, and another one is asked
-            template.asked.update(imports, preload)
-            return template
+            template = self._fitting(wanted)
+            missing = self._missing(template, wanted.get(_MODULES, ()))
+            spare = self._spare
+            if spare is not None and spare.template is template and not missing and spare.may_serve():
+                self._spare = None
+                return spare, True
+            self._drop_spare()
+            return template.order(self._wishes(missing), None), False
 
-    def _fitting(self, wanted: dict[str, Any]) -> _Template:
+    def _missing(self, template: Template, modules: Iterable[str]) -> dict[str, list[str]]:
+        """Return what `template` has yet to import, by kind; {} for nothing."""
+        names, _ = preload.modules()
+        wanted = {"imports": [*modules, *self._learned], "preload": names}
+        known = template.asked | self._denied
+        missing = {kind: [name for name in names if name not in known] for kind, names in wanted.items()}
+        return missing if any(missing.values()) else {}
+
+    @staticmethod
+    def _wishes(missing: dict[str, list[str]]) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"imports": [], "preload": []}
+        return {**nothing, **missing, "on_error": preload.modules()[1]}
+
+    def _order_spare(self, template: Template, modules: Iterable[str]) -> None:
+        """Have the next child forked ahead; no error where that cannot be."""
+        with self._lock:
+            if self._spare is None and template is self._current:
+                self._spare = self._ordered_ahead(template, modules)
+
+    def _ordered_ahead(self, template: Template, modules: Iterable[str]) -> Line | None:
+        if not self._spare_idle_s or not template.can_spare:
+            return None
+        try:
+            return template.order(self._wishes(self._missing(template, modules)), self._spare_idle_s)
+        except OSError:  # at a limit: the next start will say so, if it still holds by then
+            return None
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    def _renew_spare(self, template: Template) -> None:
+        self._drop_spare()
+        self._spare = self._ordered_ahead(template, ())
+
+    def _fitting(self, wanted: dict[str, Any]) -> Template:
         description = {key: value for key, value in wanted.items() if key != _MODULES}
         current = self._current
         if current is not None and (self._unprepared or current.description == description):
             return current
         if current is not None:
+            self._drop_spare()
             current.retire()
             self._replaced.append(current)
         self._replaced = [template for template in self._replaced if not template.has_left()]
-        self._current = _Template(None if self._unprepared else description)
-        if self._stop_at_exit is None:
-            self._stop_at_exit = util.Finalize(None, self.stop, exitpriority=_LAST)
+        self._current = Template(None if self._unprepared else description)
         return self._current
 
-    def _replace(self, template: _Template, said: bytes) -> None:
+    def _replace(self, template: Template, said: bytes) -> None:
         """See to it that `template`, which did not fork but `said` why, is not asked again."""
         if said[:1] == b"E":
             raise OSError(*marshal.loads(said[1:]))
@@ -327,13 +269,17 @@ class _Templates:
                 return  # another thread met the same and has dealt with it
             else:
                 self._replaced.remove(template)
+            if self._spare is not None and self._spare.template is template:
+                self._drop_spare()
             if said[:1] == b"T":
-                template.retire()
                 self._replaced.append(template)
-                self._deny(marshal.loads(said[1:]))
+                if not template.is_unfit:  # else it has said so to another thread as well
+                    template.is_unfit = True
+                    template.retire()
+                    self._deny(marshal.loads(said[1:]))
                 return
-        status = template.stop()
-        if not template.proven and status is not None and os.WIFEXITED(status):
+        left_by_itself = template.stop()
+        if not template.proven and left_by_itself:
             error = TemplateEndedError("the template process ended while it was being prepared")
             error.add_note("Forkserver process may have crashed during module preloading. Check stderr.")
             raise error
@@ -362,46 +308,29 @@ def _is_open(fd: int) -> bool:
     return True
 
 
-def _beside(fds: list[int]) -> list[tuple[int, int, array[int]]]:
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
-
-
-def _first_message(ours: socket.socket) -> tuple[bytes, int | None]:
+def _send_start(line: Line, parcel: Parcel, notes: dict[str, Any], fds: list[int]) -> bool:
+    """Send a start on `line`; return whether there is anybody to read it."""
     try:
-        message, ancillary, _, _ = ours.recvmsg(
-            serve.MOST_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
-        )
-    except ConnectionResetError:  # the template ended with the request unread
-        return b"", None
-    for _, _, data in ancillary:
-        return message, array("i", data)[0]
-    return message, None
+        lines.send(line.ours, parcel.header, notes, parcel.body, fds)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
-def _call_off(ours: socket.socket) -> None:
-    """Give up a start that was interrupted: the child that may come of it ends, as nobody listens to it."""
-    with ours:
-        ours.shutdown(
-            socket.SHUT_RD
-        )  # from here on a child that says that it is there gets EPIPE, and leaves
-        ours.setblocking(False)
-        try:
-            _, child_pidfd = _first_message(ours)
-        except BlockingIOError:
-            return
-        if child_pidfd is not None:
-            pidfd.send_signal(child_pidfd, signal.SIGKILL)
-            os.close(child_pidfd)
+def set_forkserver_spare(idle_s: float) -> None:
+    """Set how long a child that is forked ahead of its start, the spare, waits for one.
 
+    With start method `forkserver` one child is kept ready, so that a start need not wait for a fork. It takes
+    the memory that it has written to, a few megabytes, and runs nothing of the program. When it has waited so
+    long it leaves, and the next start forks one as it is needed. It concerns this process alone.
 
-def _preload_of_user() -> tuple[list[str], str]:
-    """Return the modules that `set_forkserver_preload` named, and what to do where one fails (3.15)."""
-    standard = sys.modules.get("multiprocessing.forkserver")
-    if standard is None:
-        return [], "ignore"
-    server = standard._forkserver
-    names = [name for name in server._preload_modules if name != "__main__"]
-    return names, getattr(server, "_preload_on_error", "ignore")
+    Args:
+        idle_s: Seconds; 30 unless set. 0: no child is forked ahead. Infinity: it stays.
+
+    Raises:
+        ValueError: It is negative, or not a number.
+    """
+    templates.keep_spare(idle_s)
 
 
 templates = _Templates()

@@ -1,7 +1,7 @@
 """The resource tracker of programs that use bequest: it cleans up after the dead, quietly about semaphores.
 
-    adopt() -> the standard tracker object launches `main` below
-    first start: hush() -> a word to the tracker
+    import of this module -> adopt() -> the standard tracker object launches `main` below
+    first start: hush() -> a name that nobody else registers
 
 A forked program that is killed, or leaves by `os._exit`, says nothing of the semaphores that it had: they
 have no name by then. Those of a program with spawned children need theirs, and the standard tracker warns of
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from multiprocessing import resource_tracker
 from multiprocessing import util as _util
 from types import FunctionType
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 _STANDARD = "from multiprocessing.resource_tracker import main"
 # The tracker is a new interpreter, which need not find bequest as this one did.
 _OURS = "import sys; sys.path.append({folder!r}); from bequest.launch.tracker import main"
-_END_GRACE_MS = 200
-_MARK = "noop"  # a resource type that the tracker knows and that nobody uses
+_END_GRACE_MS = 2000
+_MARK = "bequest"  # registered as a "noop", a type that every tracker knows: one that is not ours ignores it
 
 _tracker: Any = resource_tracker
 util: Any = _util  # private names of it are used: the same in all versions
@@ -97,7 +98,12 @@ _Tracker = type(
 
 
 def adopt() -> None:
-    """Make the tracker that this process starts, if it has none yet, one that can be hushed."""
+    """Make the tracker that this process starts, if it has none yet, one that can be hushed.
+
+    Not in a frozen program, which knows the standard tracker by its command line.
+    """
+    if getattr(sys, "frozen", False):
+        return
     if type(_tracker._resource_tracker) is resource_tracker.ResourceTracker:
         _tracker._resource_tracker.__class__ = _Tracker
 
@@ -118,39 +124,55 @@ def hush() -> None:
     """Tell the tracker, once, that this program starts processes."""
     if _Hushed.pid != os.getpid():
         _Hushed.pid = os.getpid()
-        resource_tracker.register("bequest", _MARK)
-        resource_tracker.unregister("bequest", _MARK)
-
-
-class _Listening(dict[str, object]):
-    """The tracker's table of resource types, which it asks at every message."""
-
-    hushed = False
-
-    def get(self, kind: str, default: object = None) -> object:
-        """Look a type up, and hear the mark."""
-        self.hushed = self.hushed or kind == _MARK
-        return super().get(kind, default)
+        resource_tracker.register(_MARK, "noop")
+        resource_tracker.unregister(_MARK, "noop")
 
 
 class _Warnings:
-    """`warnings` for the tracker's `main`."""
+    """`warnings` for the tracker's `main`.
 
-    def __init__(self, table: _Listening) -> None:
-        self._table = table
+    Attributes:
+        hushed: Whether a program has said that it starts processes.
+    """
+
+    hushed = False
 
     def warn(self, message: str, *args: Any, **named: Any) -> None:
         """Warn, unless it is of semaphores and the tracker has been hushed."""
         import warnings
 
-        if not (self._table.hushed and "leaked semaphore" in message):
+        if not (self.hushed and "leaked semaphore" in message):
             warnings.warn(message, *args, **{"stacklevel": 2, **named})
 
 
+class _Names(set[str]):
+    """`set` for the tracker's `main`, which has one for each type of resource; it hears the mark.
+
+    The type alone says nothing: a process that only asks whether the tracker lives names that type too.
+    """
+
+    def __init__(self, warnings: _Warnings) -> None:
+        super().__init__()
+        self._warnings = warnings
+
+    def add(self, name: str) -> None:
+        """Register a name."""
+        self._warnings.hushed = self._warnings.hushed or name == _MARK
+        super().add(name)
+
+    def __repr__(self) -> str:
+        """Return what a set looks like in a warning."""
+        return repr(set(self))
+
+
 def main(fd: int) -> None:
-    """Be the tracker: the standard one, with the two names above replaced."""
-    table = _Listening(_tracker._CLEANUP_FUNCS)
-    _tracker._CLEANUP_FUNCS, _tracker.warnings = table, _Warnings(table)
-    _tracker.main(fd)
+    """Be the tracker: the standard one, with two of the names that it uses replaced."""
+    warnings = _Warnings()
+    names = {"warnings": warnings, "set": lambda: _Names(warnings)}
+    standard = _tracker.main
+    FunctionType(standard.__code__, {**vars(resource_tracker), **names})(fd)
     util._flush_std_streams()
     os._exit(0)  # somebody waits for it
+
+
+adopt()

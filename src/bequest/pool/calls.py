@@ -18,11 +18,13 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import ref
 
-from bequest.carry import pickler
+from bequest.carry import buffers, pickler
 from bequest.carry.arrival import cell_contents
 from bequest.carry.graph import ATOMS, PROTOCOL
+from bequest.errors import CarryError
+from bequest.launch.watched import watching
 from bequest.pool import wire
-from bequest.reduction import ForkingPickler
+from bequest.reduction import pack_message
 
 _dumps = pickle.dumps
 _MOST_READ = 4096  # bytes of a payload that are read again to describe its task
@@ -35,7 +37,7 @@ class FunctionRef:
 
     Attributes:
         number: What workers know it by.
-        data: Its pickle.
+        data: Its pickle, a `buffers.Message` where it is large.
         name: What it is called in messages.
         task_ns: How long its tasks take, as measured last; 0 while nobody knows.
         is_single: Whether it can be sent once only, as it holds descriptors that wait for one receiver.
@@ -55,13 +57,20 @@ class FunctionRef:
 
     def __init__(self, number: int, function: Any, packed: pickler.Packed, gone: deque[int]) -> None:
         self.number, self._gone = number, gone
-        self.data, self.keep, self.dependence = packed.data, packed.keep, packed.dependence
+        self.data = buffers.message_of(packed.stream)
+        self.keep, self.dependence = packed.keep, packed.dependence
         self.name = _name_of(function)
         self.task_ns = 0
         self.is_single = bool(packed.shared)
 
     def __del__(self) -> None:
         self._gone.append(self.number)
+
+    def is_made_of(self, packed: pickler.Packed) -> bool:
+        """Tell whether workers would get the same if they were sent `packed`."""
+        if type(self.data) is buffers.Message:
+            return buffers.is_made_of(self.data, packed.stream)
+        return not packed.stream.is_large and self.data == packed.data
 
 
 class FunctionTable:
@@ -89,15 +98,15 @@ class FunctionTable:
         _, found, is_fixed = entry
         if is_fixed and found.dependence.holds():
             return found
-        packed = pickler.pack(function)
-        if packed.data == found.data and not packed.shared:
+        packed = _pack_function(function)
+        if not packed.shared and found.is_made_of(packed):
             found.dependence = packed.dependence
             return found
         return self._add(function, anchor, key, packed)
 
     def _add(self, function: Any, anchor: Any, key: Any, packed: pickler.Packed | None = None) -> FunctionRef:
         if packed is None:
-            packed = pickler.pack(function)
+            packed = _pack_function(function)
         made = FunctionRef(next(self._numbers), function, packed, self.gone)
         if packed.shared:  # descriptors that wait for one receiver: the next call needs others
             return made
@@ -112,6 +121,15 @@ class FunctionTable:
         except TypeError:  # nothing tells when it goes: it is packed for each call
             pass
         return made
+
+
+def _pack_function(function: Any) -> pickler.Packed:
+    if watching.watcher is not None:
+        watching.watcher.sends(function)
+    try:
+        return pickler.pack(function, beside=True)
+    except CarryError as error:
+        raise error.with_traceback(None) from error.__cause__  # it says all: see `errors.branch`
 
 
 def _anchor_of(function: Any) -> tuple[Any, Any]:
@@ -152,15 +170,22 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, bytes
     if kwargs:
         return wire.CALL, pack((args, kwargs))
     if ATOMS.issuperset(map(type, args)):
-        return wire.ARGUMENTS, _dumps(args, PROTOCOL)
+        data = _dumps(args, PROTOCOL)
+        if len(data) < buffers.THRESHOLD_BYTES:
+            return wire.ARGUMENTS, data
     return wire.ARGUMENTS, pack(args)
 
 
 def pack(value: Any) -> bytes:
-    """Return the payload that is `value`; errors as of `pack_call`."""
+    """Return the payload that is `value`, a `buffers.Message` where it is large; errors as of `pack_call`."""
     if type(value) in ATOMS:
-        return _dumps(value, PROTOCOL)
-    packed: bytes = ForkingPickler.dumps(value)
+        data = _dumps(value, PROTOCOL)
+        if len(data) < buffers.THRESHOLD_BYTES:
+            return data
+    try:
+        packed: bytes = pack_message(value, True)
+    except CarryError as error:
+        raise error.with_traceback(None) from error.__cause__  # as above
     return packed
 
 

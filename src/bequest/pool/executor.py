@@ -57,6 +57,8 @@ class ExecutorOutcomes(Outcomes):
         breaks: Whether the death of a worker breaks the executor.
     """
 
+    face = "ProcessPoolExecutor"
+
     def __init__(self, breaks: bool) -> None:
         self._breaks = breaks
 

@@ -15,6 +15,9 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from bequest import passing
+from bequest.carry.buffers import Message, inline_message
+from bequest.carry.segments import OwnedFd
 from bequest.pool import wire
 from bequest.pool.wire import ENTRY, HEAD, HEAD_BYTES, WAY_BITS, GarbledError
 from bequest.pool.worker import Settings, WorkerEnd, work
@@ -22,6 +25,7 @@ from bequest.pool.worker import Settings, WorkerEnd, work
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bequest.pool.calls import FunctionRef
     from bequest.pool.task import Task
 
 _JOINED_BYTES = 1 << 20  # up to this size one copy is cheaper than several calls of the system
@@ -52,6 +56,7 @@ class WorkerHandle:
         harvested: How much of its journal has been read, and of which generation.
         lines: The last that it wrote to its standard error.
         trouble: Why it is being killed, in words, where the engine does that.
+        beside: The channel for descriptors of large data, or None.
     """
 
     def __init__(self) -> None:
@@ -72,7 +77,9 @@ class WorkerHandle:
             part.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         ours.setblocking(False)
         self.channel, self.fd = ours, ours.fileno()
-        self.end = WorkerEnd(theirs.detach(), page, life)
+        beside = passing.side_channel()
+        self.beside = OwnedFd(beside[0]) if beside else None
+        self.end = WorkerEnd(theirs.detach(), page, life, beside[1] if beside else None)
         self.process: Any = None
         self.in_flight: dict[int, Task] = {}
         self.flagged: set[int] = set()
@@ -130,11 +137,15 @@ class WorkerHandle:
             function, data = task.function, task.data
             if function.number not in known:
                 known.add(function.number)
-                parts += (wire.head(wire.FUNCTION, function.number, len(function.data)), function.data)
+                parts += self._definition(function)
             number += 1
             task.number, task.worker = number, self
             in_flight[number] = task
-            table.append(ENTRY.pack(function.number << WAY_BITS | task.way, len(data)))
+            way = task.way
+            if type(data) is Message:
+                is_beside, data = self._send_beside(data)
+                way |= wire.BESIDE * is_beside
+            table.append(ENTRY.pack(function.number << WAY_BITS | way, len(data)))
             payloads.append(data)
             size += len(data)
         self._number = number
@@ -142,6 +153,23 @@ class WorkerHandle:
         self.done += len(tasks)
         parts.append(wire.head(wire.TASKS, len(tasks), size + len(tasks) * ENTRY.size))
         self._send([*parts, *table, *payloads])
+
+    def _definition(self, function: FunctionRef) -> tuple[bytes, bytes]:
+        """Return the record that tells the worker of a function: head and content."""
+        is_beside, data = self._send_beside(function.data)
+        kind = wire.LARGE_FUNCTION if is_beside else wire.FUNCTION
+        return wire.head(kind, function.number, len(data)), data
+
+    def _send_beside(self, data: bytes) -> tuple[bool, bytes]:
+        """Send what goes beside a payload, if anything does; return whether it does, and the payload.
+
+        Where there is no room beside it, all is in the payload.
+        """
+        if type(data) is not Message:
+            return False, data
+        if passing.send_beside(self.beside, data.held):
+            return True, data
+        return False, b"".join(inline_message(data))
 
     def quit(self) -> None:
         """Tell it to leave when it has done what it has."""
@@ -291,6 +319,7 @@ class WorkerHandle:
         _open.discard(self)
         if self._lifeline >= 0:
             self.channel.close()
+            self.beside = None
             os.close(self._lifeline)
             self._lifeline = -1
             self.page.close()
@@ -298,6 +327,7 @@ class WorkerHandle:
     def forget_in_fork(self) -> None:
         """Close what a forked child must not hold: the worker's life depends on it."""
         self.channel.close()
+        self.beside = None
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1

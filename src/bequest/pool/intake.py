@@ -11,8 +11,10 @@ import pickle
 import time
 from typing import TYPE_CHECKING
 
+from bequest import passing
+from bequest.carry.buffers import token_of
 from bequest.pool import wire
-from bequest.pool.wire import TASK_NS, VALUE, GarbledError
+from bequest.pool.wire import LARGE, TASK_NS, VALUE, GarbledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,10 +71,27 @@ class Intake:
                 else:
                     task.complete(True, value)
                     value = None
+            elif kind == LARGE:
+                self._take_large(handle, number, content)
             else:
                 self._take_other(handle, kind, number, content)
         if function is not None:
             function.task_ns = handle.page.words[TASK_NS]
+
+    def _take_large(self, handle: WorkerHandle, number: int, content: memoryview) -> None:
+        """Take in a result whose large data has come beside it."""
+        task = handle.in_flight.pop(number, None)
+        if task is None:  # as above
+            return
+        try:
+            token = token_of(content)
+            if token is not None and handle.beside is not None:
+                held = passing.receive_beside(handle.beside, token)  # noqa: F841 - to be found by its token
+            value = _loads(content)
+        except BaseException as error:  # noqa: BLE001 - as above; or there is no descriptor to be had
+            task.complete(False, self._engine.outcomes.unloadable(error))
+        else:
+            task.complete(True, value)
 
     def _take_other(self, handle: WorkerHandle, kind: int, number: int, content: memoryview) -> None:
         if kind in (wire.ERROR, wire.UNSENDABLE, wire.UNREBUILT):

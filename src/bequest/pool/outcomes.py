@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class Outcomes:
-    """The exceptions of a pool. Derived classes say which are their own."""
+    """The exceptions of a pool. Derived classes say which are their own.
+
+    Attributes:
+        face: What users call the kind of pool that it is.
+    """
+
+    face = "Pool"
 
     def remote_traceback(self, text: str) -> BaseException:
         """Return what stands as the cause of an exception that came from a worker."""

@@ -1,11 +1,14 @@
 """What a pool and one of its workers say to each other, and the memory that both see.
 
-    pool -> worker: TASKS (a table, then their payloads), FUNCTION, FORGET, QUIT
-    worker -> pool: VALUE, ERROR, UNSENDABLE, SKIPPED for a task; READY, FAILED, FULL; TEXT, RECORD
+    pool -> worker: TASKS (a table, then their payloads), FUNCTION, LARGE_FUNCTION, FORGET, QUIT
+    worker -> pool: VALUE, LARGE, ERROR, UNSENDABLE, SKIPPED for a task; READY, FAILED, FULL; TEXT, RECORD
 
 A record is a head (tag, number, length) and as many bytes. Both sides number the tasks of a worker alike,
 from 1 on. The shared page makes three things certain that a stream cannot: which task a worker had begun when
 it was killed, which results it had not sent yet, and that a task taken back has not begun.
+
+The descriptors of large data (`carry.buffers`) go through a side channel, ahead of the record that needs
+them: that of a BESIDE payload, LARGE_FUNCTION, LARGE.
 
 Light on purpose: a worker imports this. Nothing here starts or follows a process.
 """
@@ -25,20 +28,22 @@ MAGIC = 0x6271_7000
 _KIND_MASK = 0xFF
 
 # To a worker. The number of TASKS is how many, that of FUNCTION and FORGET the function's.
-TASKS, FUNCTION, FORGET, QUIT = range(1, 5)
+TASKS, FUNCTION, FORGET, QUIT, LARGE_FUNCTION = range(1, 6)
 
 # From a worker, UNREBUILT where a task could not be. The number is the task's; that of TEXT is the
 # stream's: 1 or 2.
-VALUE, ERROR, UNSENDABLE, SKIPPED, READY, FAILED, FULL, TEXT, RECORD, UNREBUILT = range(16, 26)
-OUTCOMES = frozenset((VALUE, ERROR, UNSENDABLE, UNREBUILT, SKIPPED))
+VALUE, ERROR, UNSENDABLE, SKIPPED, READY, FAILED, FULL, TEXT, RECORD, UNREBUILT, LARGE = range(16, 27)
+OUTCOMES = frozenset((VALUE, LARGE, ERROR, UNSENDABLE, UNREBUILT, SKIPPED))
 
 HEAD = Struct("<IIQ")
 HEAD_BYTES = HEAD.size
 
 ENTRY = Struct("<IQ")  # of the table of TASKS: function and way of calling, size of the payload
-WAY_BITS = 3
+WAY_BITS = 4
 CALL, ITEM, ARGUMENTS, CHUNK, STARRED = range(5)
 """How a payload is given to its function: (args, kwargs), one item, args, a chunk of items, one of args."""
+BESIDE = 8
+"""Added to the way of a payload whose large data goes beside it."""
 
 # The shared page: words, one byte for each task that is taken back, the lengths of long results, the journal.
 BEGUN, COMMITTED, GENERATION, TASK_NS, FINISHED = range(5)

@@ -20,6 +20,8 @@ from _thread import get_ident
 from collections import deque
 from time import perf_counter_ns
 
+from bequest.carry.buffers import THRESHOLD_BYTES, Message, inline_message, token_of
+from bequest.carry.segments import OwnedFd
 from bequest.pool import streams, wire
 from bequest.pool.wire import BEGUN, COMMITTED, ENTRY, FINISHED, GENERATION, HEAD, MAGIC, SLOTS, TASK_NS
 
@@ -33,6 +35,7 @@ _NOT_REBUILT: Any = object()
 _FLUSH_NS = 1_000_000
 _BUFFER_BYTES = 1 << 18
 _MOST_TOLD = 2000  # characters of a value that cannot be sent
+_WAY_MASK = (1 << wire.WAY_BITS) - 1
 _F_SETSIG = 10  # of Linux; `fcntl` has no name for it before 3.14
 
 
@@ -43,24 +46,30 @@ class WorkerEnd:
         channel: Descriptor of the socket.
         page: Descriptor of the shared page's file.
         lifeline: Descriptor of a pipe that nobody writes to; it ends with the pool's process.
+        beside: Descriptor of the channel for the descriptors of large data, or None.
     """
 
-    def __init__(self, channel: int, page: int, lifeline: int) -> None:
-        self.channel, self.page, self.lifeline = channel, page, lifeline
+    def __init__(self, channel: int, page: int, lifeline: int, beside: int | None) -> None:
+        self.channel, self.page, self.lifeline, self.beside = channel, page, lifeline, beside
+
+    def _fds(self) -> tuple[int, ...]:
+        least = (self.channel, self.page, self.lifeline)
+        return least if self.beside is None else (*least, self.beside)
 
     def __reduce__(self) -> tuple[Any, ...]:
         from multiprocessing.reduction import DupFd
 
-        return _open_end, (DupFd(self.channel), DupFd(self.page), DupFd(self.lifeline))
+        return _open_end, tuple(map(DupFd, self._fds()))
 
     def close(self) -> None:
         """Close the descriptors, which are the worker's."""
-        for fd in (self.channel, self.page, self.lifeline):
+        for fd in self._fds():
             os.close(fd)
 
 
-def _open_end(*parts: Any) -> WorkerEnd:
-    return WorkerEnd(*(part.detach() for part in parts))
+def _open_end(channel: Any, page: Any, lifeline: Any, beside: Any = None) -> WorkerEnd:
+    fds = channel.detach(), page.detach(), lifeline.detach()
+    return WorkerEnd(*fds, None if beside is None else beside.detach())
 
 
 class Settings:
@@ -187,6 +196,7 @@ class _Worker:
         _write_crashes_into(end.page)
         self._outbox = Outbox(self._channel, self._page)
         self._settings = settings
+        self._beside = None if end.beside is None else OwnedFd(end.beside)
         self._functions: dict[int, Any] = {}
         self._number = 0
         self._is_full = False
@@ -230,6 +240,8 @@ class _Worker:
                     self._flush()
                 elif kind == wire.FUNCTION:
                     self._functions[number] = _load_function(body)
+                elif kind == wire.LARGE_FUNCTION:
+                    self._functions[number] = _load_function(body, self._load_large)
                 elif kind == wire.FORGET:
                     self._functions.pop(number, None)
                 elif kind == wire.QUIT:
@@ -253,9 +265,11 @@ class _Worker:
             with self._fence:
                 pass
             if flags[number % SLOTS] or self._is_full:
+                if call & wire.BESIDE:
+                    self._receive_beside(payload)
                 self._outbox.put(wire.SKIPPED, number, b"")
             else:
-                self._run(number, functions[call >> wire.WAY_BITS], call & 7, payload)
+                self._run(number, functions[call >> wire.WAY_BITS], call & _WAY_MASK, payload)
             words[FINISHED] = number
             self._since_sent += 1
             if perf_counter_ns() - self._sent_ns > _FLUSH_NS:
@@ -266,8 +280,8 @@ class _Worker:
         given = _NOT_REBUILT
         try:
             self._in_task = True
-            given = loads(payload)
-            result = _WAYS[way](function, given)
+            given = loads(payload) if way < wire.BESIDE else self._load_large(payload)
+            result = _WAYS[way % wire.BESIDE](function, given)
             self._in_task = False
         except BaseException as error:
             self._in_task = False
@@ -282,14 +296,37 @@ class _Worker:
             self._outbox.put(kind, number, data)
             return
         if type(result) in _ATOMS:
-            self._outbox.put(wire.VALUE, number, _dumps_atom(result, 5))
-        else:
-            kind, data = self._pack_result(result)
-            self._outbox.put(kind, number, data)
+            kind, data = wire.VALUE, _dumps_atom(result, 5)
+            if len(data) < THRESHOLD_BYTES:
+                self._outbox.put(kind, number, data)
+                return
+        kind, data = self._pack_result(result)
+        self._outbox.put(kind, number, data)
+
+    def _receive_beside(self, payload: memoryview) -> Any:
+        """Take what has come beside a payload; it is to be held while that is loaded."""
+        from bequest import passing
+
+        token = token_of(payload)
+        return None if token is None or self._beside is None else passing.receive_beside(self._beside, token)
+
+    def _load_large(self, payload: memoryview) -> Any:
+        held = self._receive_beside(payload)  # noqa: F841 - the loading finds it by its token
+        return loads(payload)
+
+    def _send_beside(self, data: Message) -> tuple[int, bytes]:
+        from bequest import passing
+
+        if passing.send_beside(self._beside, data.held):
+            return wire.LARGE, data
+        return wire.VALUE, b"".join(inline_message(data))
 
     def _pack_result(self, result: Any) -> tuple[int, bytes]:
+        from bequest.reduction import pack_message
+
         try:
-            return wire.VALUE, _dumps(result)
+            data = pack_message(result, self._beside is not None)
+            return self._send_beside(data) if type(data) is Message else (wire.VALUE, data)
         except BaseException as error:  # noqa: BLE001 - of the user's classes; it fails the task
             return wire.UNSENDABLE, _pack_unsendable(error, result)
 
@@ -388,9 +425,9 @@ class _Unloadable:
         raise self._error
 
 
-def _load_function(body: memoryview) -> Any:
+def _load_function(body: memoryview, load: Callable[[memoryview], Any] = loads) -> Any:
     try:
-        return loads(body)
+        return load(body)
     except BaseException as error:  # noqa: BLE001 - of the user's classes and modules
         return _Unloadable(error)
 

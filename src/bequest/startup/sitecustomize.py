@@ -34,20 +34,22 @@ class _WaitForMultiprocessing:
         """Find multiprocessing as the other finders do, with a loader that installs bequest behind it."""
         if name != "multiprocessing":
             return None
-        sys.meta_path.remove(self)
-        from importlib.util import find_spec
-
-        spec = find_spec(name)
-        if spec is not None and find_spec("bequest") is not None:
-            spec.loader = _InstallingLoader(spec)  # type: ignore[assignment]  # it asks the real one
-        return spec
+        # Those behind it: the others have been asked, and one of them may do the same.
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            find_spec: Any = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find_spec and find_spec(name, path, target)
+            if spec is not None:
+                if _can_import_bequest():
+                    spec.loader = _InstallingLoader(spec, self)  # type: ignore[assignment]  # as it is asked
+                return spec
+        return None
 
 
 class _InstallingLoader:
     """The loader of multiprocessing, and after it `bequest.install()`."""
 
-    def __init__(self, spec: ModuleSpec) -> None:
-        self._spec, self._loader = spec, spec.loader
+    def __init__(self, spec: ModuleSpec, finder: _WaitForMultiprocessing) -> None:
+        self._spec, self._loader, self._finder = spec, spec.loader, finder
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -58,10 +60,19 @@ class _InstallingLoader:
         module.__loader__ = self._loader
         assert self._loader is not None
         self._loader.exec_module(module)
+        if sys.modules.get(module.__name__) is not module or self._finder not in sys.meta_path:
+            return  # somebody's own copy, or not the first import
+        sys.meta_path.remove(self._finder)
         method, _, strict = os.environ.get(_VARIABLE, "").partition(":")
         from bequest.install import install
 
         install(method or None, strict=strict == "strict")
+
+
+def _can_import_bequest() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("bequest") is not None
 
 
 def _is_bequests_own() -> bool:

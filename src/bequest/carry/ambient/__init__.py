@@ -32,6 +32,12 @@ _FAMILIES = ("hooks", "signals", "libraries", "logs", "thirdparty", "patches")
 # What restore_plain was given, until restore takes it: one entry at most, and one thread in a starting child.
 _given: list[State] = []
 
+# What this process's plain state is known to be, until the first restore: one entry at most. Only what nobody
+# else can change (as `renice` does, or `taskset`), and what a template's child does not change on its way.
+_own: list[State] = []
+_KNOWABLE = ("interpreter", "system")
+_NOT_KNOWABLE = ("root", "limits", "scheduling", "priority", "affinity", "process group")
+
 
 def capture_plain() -> dict[str, Any]:
     """Return the plain part of this process's ambient state.
@@ -41,6 +47,18 @@ def capture_plain() -> dict[str, Any]:
         of multiprocessing's logger.
     """
     return _capture(_PLAIN_FAMILIES, plain=True)
+
+
+def know_plain() -> None:
+    """Remember the plain state of this process, so that a restore need not look at what is so already.
+
+    It holds until the first restore, here and in the processes forked from this one. Nothing else may change
+    the state meanwhile: a template remembers it when it has imported something.
+    """
+    known = _capture(_KNOWABLE, plain=True)
+    for name in _NOT_KNOWABLE:
+        known["system"].pop(name, None)
+    _own[:] = [known]
 
 
 def restore_plain(state: dict[str, Any]) -> None:
@@ -53,7 +71,12 @@ def restore_plain(state: dict[str, Any]) -> None:
         OSError: The parent's credentials or root directory could not be taken over; the child must end.
     """
     _given[:] = [state]
-    _restore(state)
+    known = _own.pop() if _own else {}
+    _restore({family: _differing(values, known.get(family, {})) for family, values in state.items()})
+
+
+def _differing(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in known or known[name] != value}
 
 
 def capture() -> dict[str, Any]:
@@ -64,7 +87,7 @@ def capture() -> dict[str, Any]:
         left out and reported.
     """
     state = _capture(_FAMILIES, plain=False)
-    if any(type(finder).__module__ == f"{__name__}.waiting" for finder in sys.meta_path):
+    if f"{__name__}.waiting" in sys.modules:
         from bequest.carry.ambient import waiting
 
         for (family, name), value in waiting.still_waiting().items():
@@ -72,17 +95,22 @@ def capture() -> dict[str, Any]:
     return state
 
 
-def restore(state: dict[str, Any]) -> None:
+def restore(state: dict[str, Any], *, again: bool = True) -> None:
     """Set what `capture` found, and what `restore_plain` has set once more; to be called before the target.
 
     Once more, because modules that the message has imported may have set the same things their own way, as
     they did in the parent before the program changed them. Stand-ins are left out, never installed.
 
+    Args:
+        state: What `capture` found.
+        again: False where nothing has been imported: the plain state is then as `restore_plain` left it.
+
     Raises:
         OSError: As `restore_plain`.
     """
     given = _given.pop() if _given else {}
-    _restore(given)
+    if again:
+        _restore(given)
     _restore(state)
     if "signals" in given:
         from bequest.carry.ambient import signals
@@ -112,7 +140,7 @@ def _capture(families: tuple[str, ...], *, plain: bool) -> State:
 
 def _restore(state: State) -> None:
     for family, values in state.items():
-        for adopter in _adopters(family):
+        for adopter in _adopters(family) if values else ():
             if adopter.name in values:
                 _restore_one(family, adopter, values[adopter.name])
 

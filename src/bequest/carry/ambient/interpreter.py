@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import os
 import sys
 import warnings
 
@@ -91,16 +92,46 @@ def _capture_path() -> dict[str, Any]:
     process = sys.modules.get("multiprocessing.process")
     origin = getattr(process, "ORIGINAL_DIR", None)
     here = "" if origin is None else origin
-    return {"origin": origin, "path": [_exact(p) or here for p in sys.path if isinstance(p, str)]}
+    path = [_exact(p) or here for p in sys.path if isinstance(p, str)]
+    return {"origin": origin, "path": path, "places": _places(path)}
+
+
+def _places(path: list[str]) -> dict[str, str]:
+    """Return where each relative entry was when it was first looked into: there it stays, wherever we go."""
+    finders = ((p, sys.path_importer_cache.get(p)) for p in path if not p.startswith(os.sep))
+    places = ((p, getattr(finder, "path", None)) for p, finder in finders)
+    return {p: _exact(place) for p, place in places if isinstance(place, str) and os.path.isabs(place)}
+
+
+def set_path(path: list[str], places: dict[str, str]) -> None:
+    """Make `path` the search path, its relative entries looked for in the folders that `places` names."""
+    if sys.path != path:
+        sys.path[:] = path
+    for entry, place in places.items():
+        known = sys.path_importer_cache.get(entry)
+        if getattr(known, "path", None) != place:
+            sys.path_importer_cache[entry] = _finder_of(place)
+
+
+def _finder_of(place: str) -> Any:
+    for hook in sys.path_hooks:
+        try:
+            return hook(place)
+        except ImportError:  # not a place of that hook's kind
+            continue
+    return None
 
 
 def _restore_path(state: dict[str, Any]) -> None:
     process = sys.modules.get("multiprocessing.process")
     if process is not None and state["origin"] is not None:
         vars(process)["ORIGINAL_DIR"] = state["origin"]
-    if sys.path != state["path"]:
-        sys.path[:] = state["path"]
-    # A directory that did not exist when it was first looked into is remembered as holding no modules.
+    forget_absent_folders()
+    set_path(state["path"], state["places"])
+
+
+def forget_absent_folders() -> None:
+    """Have folders looked into again that did not exist at the first look, and so are known as empty."""
     for entry in [name for name, finder in sys.path_importer_cache.items() if finder is None]:
         del sys.path_importer_cache[entry]
 

@@ -81,6 +81,57 @@ def _restore_warnings(state: dict[str, Any]) -> None:
         install_filters(filters)
 
 
+class _Probe(Warning):
+    """Its warnings are what the filters' version is found out by."""
+
+
+def _filters_version() -> int:
+    """Return the number by which the interpreter knows a registry as being of the present filters.
+
+    It is kept in C alone: a registry that is looked into gets it. The filter is put in past what counts.
+    """
+    import warnings
+
+    from bequest.carry.ambient.interpreter import active_filters
+
+    filters, own = active_filters(), ("ignore", None, _Probe, None, 0)
+    registry: dict[Any, Any] = {}
+    filters.insert(0, own)
+    try:
+        warnings.warn_explicit("", _Probe, "", 0, registry=registry)
+    finally:
+        filters.remove(own)
+    return int(registry.get("version", -1))
+
+
+def _capture_shown() -> dict[str, dict[Any, Any]] | None:
+    """Return what warnings the main module and user modules have shown, by module."""
+    from bequest.carry import modules
+
+    places = [("__main__", modules.main_module()), *modules.user_modules()]
+    shown = {name: vars(place)["__warningregistry__"] for name, place in places if _has_registry(place)}
+    if not shown:
+        return None
+    version = _filters_version()  # of older filters, a registry is as good as empty
+    return {
+        name: {key: value for key, value in list(registry.items()) if key != "version"}
+        for name, registry in shown.items()
+        if registry.get("version") == version
+    } or None
+
+
+def _has_registry(module: ModuleType) -> bool:
+    return type(vars(module).get("__warningregistry__")) is dict
+
+
+def _restore_shown(state: dict[str, dict[Any, Any]]) -> None:
+    version = _filters_version()
+    for name, shown in state.items():
+        module = sys.modules.get(name)  # one that is not loaded yet can warn of its import anew
+        if module is not None:
+            vars(module)["__warningregistry__"] = {"version": version, **shown}
+
+
 # --- contexts
 
 # Kept by C code as capsules or as what other adopters carry.
@@ -195,7 +246,7 @@ def _restore_copyreg(entries: dict[Any, Any]) -> None:
     sys.modules["copyreg"].dispatch_table.update(entries)
 
 
-# --- csv, socket, mimetypes, tempfile, gettext, xml: plain values
+# --- csv, socket, calendar, mimetypes, tempfile, gettext, xml: plain values
 
 _CSV_OWN = frozenset({"excel", "excel-tab", "unix"})
 _CSV_FIELDS = (
@@ -229,6 +280,14 @@ def _capture_timeout() -> float | None:
 
 def _restore_timeout(seconds: float) -> None:
     sys.modules["socket"].setdefaulttimeout(seconds)
+
+
+def _capture_weekday() -> int | None:
+    return int(sys.modules["calendar"].firstweekday()) or None  # Monday, 0, unless set otherwise
+
+
+def _restore_weekday(day: int) -> None:
+    sys.modules["calendar"].setfirstweekday(day)
 
 
 def _mime_maps(database: Any) -> list[dict[str, str]]:
@@ -371,6 +430,7 @@ ADOPTERS = (
     _registry("unpack formats", "shutil", "_UNPACK_FORMATS", lambda entry: entry[1]),
     Adopter("copyreg", _capture_copyreg, _restore_copyreg, owner="copyreg", eager=True),
     Adopter("csv", _capture_csv, _restore_csv, owner="csv"),
+    Adopter("first day of the week", _capture_weekday, _restore_weekday, owner="calendar"),
     Adopter("socket timeout", _capture_timeout, _restore_timeout, owner="socket"),
     Adopter("mime types", _capture_mimetypes, _restore_mimetypes, owner="mimetypes"),
     Adopter("temporary directory", _capture_tempdir, _restore_tempdir, owner="tempfile"),
@@ -379,4 +439,6 @@ ADOPTERS = (
     Adopter("urllib opener", _capture_opener, _restore_opener, owner="urllib.request"),
     Adopter("event loop policy", _capture_loop_policy, _restore_loop_policy, owner="asyncio.events"),
     Adopter("faulthandler", _capture_faulthandler, _restore_faulthandler, owner="faulthandler", eager=True),
+    # Last: whatever changes the filters makes what has been shown count for nothing.
+    Adopter("warnings shown", _capture_shown, _restore_shown, owner="warnings"),
 )

@@ -1,18 +1,19 @@
-"""What user code has put on libraries: functions and classes in their modules and classes, patches that is.
+"""What user code has put on libraries: functions, classes and objects of its own, in modules and classes.
 
     parent: scan of the loaded library modules -> per module, changes that name what they bind
     child:  bound at once where the module is loaded, else when it is imported there
 
 The code that runs a patch is mostly the library's own (`threading.Thread.run`), which goes by name and whose
 names nobody reads here; so patches travel whatever the target is. Looked at are the libraries that user code
-names: a patch needs a reference. Objects other than functions, classes, the descriptors that hold them and
-mocks are not looked for. Data under names that a library does not have of its own comes this way too, from
-`reach`, which knows what the carried code reads.
+names: a patch needs a reference. Objects other than functions, classes, the descriptors that hold them, mocks
+and instances of user classes are not looked for. Data under names that a library does not have of its own
+comes this way too, from `reach`, which knows what the carried code reads.
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from types import FunctionType, ModuleType
 
 from bequest.carry.ambient import waiting
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 _FAMILY = "patches"
 _HEAPTYPE = 1 << 9
 _PARTS = ("__func__", "fget", "fset", "fdel", "func")
+_NO_LIBRARIES = ("__main__", "__mp_main__", "bequest")
+# Modules in which objects of users' classes are what a process has of its own, or what other adopters carry.
+_OWN_OBJECTS = frozenset(("sys", "builtins", "threading", "multiprocessing", "concurrent"))
 _MANY_MODULES = 30  # of a package: then only those are looked at that user code names itself; 20 us for each
 
 
@@ -37,19 +41,21 @@ class _Scanned:
 
     Attributes:
         module: The module.
-        fingerprint: Differs once any name of the module or of one of its classes is bound anew.
+        held: All that the module and its classes held.
         classes: The classes that are its own, with their names.
         patched: Pairs of a class's name, or "", and the name of a patch.
     """
 
-    __slots__ = ("classes", "fingerprint", "module", "patched")
+    __slots__ = ("_views", "classes", "held", "module", "patched")
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
         self.classes = _own_classes(module)
-        self.fingerprint = self.look()
+        # Live: they show what is bound at the time.
+        self._views = [vars(module).values(), *(vars(kind).values() for _, kind in self.classes)]
+        self.held = self.look()
         places = [("", vars(module)), *((name, vars(kind)) for name, kind in self.classes)]
-        users = _Users()
+        users = _Users(module.__name__)
         self.patched = [
             (place, name)
             for place, namespace in places
@@ -57,12 +63,17 @@ class _Scanned:
             if users.made(value)
         ]
 
-    def look(self) -> int:
-        """Return the fingerprint of the module as it is now."""
-        # By address, in C: a patch exists before what it replaces can go, so it is never at its address.
-        seen = [hash((*map(id, vars(self.module).values()),))]
-        seen += [hash((*map(id, vars(kind).values()),)) for _, kind in self.classes]
-        return hash((*seen,))
+    def look(self) -> list[Any]:
+        """Return all that the module and its classes hold now."""
+        return list(chain.from_iterable(self._views))
+
+    def is_current(self) -> bool:
+        """Tell whether nothing has been bound anew since the scan."""
+        # In C, where a list compares by identity first; what is looked for equals nothing but itself.
+        try:
+            return self.look() == self.held
+        except Exception:  # noqa: BLE001 - an object that cannot be compared (an array) is another one now
+            return False
 
 
 def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
@@ -80,17 +91,23 @@ def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
 class _Users:
     """Tells what user code has made, by the module that it names."""
 
-    def __init__(self) -> None:
+    def __init__(self, looked_at: str) -> None:
         self._known: dict[Any, bool] = {"unittest.mock": False}
+        self._tells_instances = looked_at.partition(".")[0] not in _OWN_OBJECTS
 
     def made(self, value: Any) -> bool:
-        """Tell whether user code has made `value`: a function, a class, what holds one, or a mock."""
+        """Tell whether user code has made `value`: a function, a class, what holds one, an instance."""
         kind = type(value)
         if kind is FunctionType or issubclass(kind, type):
             return self._is_users(value.__module__)
         if kind in (staticmethod, classmethod, property) or kind.__module__ == "functools":
             parts = (getattr(value, name, None) for name in _PARTS)
             return any(type(part) is FunctionType and self._is_users(part.__module__) for part in parts)
+        if self._tells_instances and kind.__flags__ & _HEAPTYPE and self._is_users(kind.__module__):
+            from bequest.carry.instances import solid_base
+
+            # Not one that an extension has made (Cython keeps its function type in a module without a file).
+            return solid_base(kind) is not kind
         return kind.__module__ == "unittest.mock" and hasattr(kind, "assert_has_calls")
 
     def _is_users(self, name: Any) -> bool:
@@ -151,10 +168,13 @@ def _names_of(value: Any) -> set[str]:
 def _with_siblings(named: frozenset[str]) -> list[str]:
     """Add the loaded modules of the packages that the named ones belong to, unless they are many."""
     packages: dict[str, list[str]] = {name.partition(".")[0]: [] for name in named}
+    for name in _NO_LIBRARIES:
+        packages.pop(name, None)
     for name in list(sys.modules):
         packages.get(name.partition(".")[0], []).append(name)
     small = (loaded for loaded in packages.values() if len(loaded) <= _MANY_MODULES)
-    return sorted({name for name in named if name in sys.modules}.union(*small))
+    found = {name for name in named if name in sys.modules and name.partition(".")[0] in packages}
+    return sorted(found.union(*small))
 
 
 _named = _Named()
@@ -176,7 +196,7 @@ def capture() -> dict[str, list[Change]] | None:
 
 def _scan(name: str, module: Any) -> _Scanned | None:
     seen = _scanned.get(name)
-    if seen is not None and seen.module is module and seen.fingerprint == seen.look():
+    if seen is not None and seen.module is module and seen.is_current():
         return seen
     if (seen is None or seen.module is not module) and not _is_library(name, module):
         return None
@@ -189,7 +209,7 @@ def _is_library(name: str, module: Any) -> bool:
 
     if not isinstance(module, ModuleType) or getattr(module, "__name__", None) != name:
         return False
-    if name in ("__main__", "__mp_main__", "unittest.mock") or name.partition(".")[0] == "bequest":
+    if name == "unittest.mock":
         return False
     return not modules.is_main(module) and not modules.is_user_module(module)
 

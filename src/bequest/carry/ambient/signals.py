@@ -34,8 +34,34 @@ _PRISTINE = {
 }
 
 
-def _handlers() -> list[tuple[int, Any]]:
-    return [(number, _signal.getsignal(number)) for number in range(1, _signal.NSIG)]
+_NUMBERS = range(1, _signal.NSIG)
+
+
+class _Seen:
+    """The handlers of all signals at the last look, and what they are."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Any] = []
+        self.differing: dict[int, int] = {}
+        self.python: dict[int, Callable[..., Any]] = {}
+
+
+_seen = _Seen()
+
+
+def _look() -> _Seen:
+    """Look at the handlers of all signals; mostly they are what they were."""
+    handlers = [_signal.getsignal(number) for number in _NUMBERS]
+    if handlers != _seen.handlers:
+        codes = [
+            (number, _disposition(number, handler), handler) for number, handler in enumerate(handlers, 1)
+        ]
+        _seen.differing = {
+            number: code for number, code, _ in codes if code != _PRISTINE.get(number, _DEFAULT)
+        }
+        _seen.python = {number: handler for number, code, handler in codes if code == _PYTHON}
+        _seen.handlers = handlers
+    return _seen
 
 
 def _disposition(number: int, handler: Any) -> int:
@@ -49,17 +75,16 @@ def _disposition(number: int, handler: Any) -> int:
 
 
 def _capture() -> dict[str, Any]:
-    codes = ((number, _disposition(number, handler)) for number, handler in _handlers())
-    differing = {number: code for number, code in codes if code != _PRISTINE.get(number, _DEFAULT)}
-    return {"dispositions": differing, "mask": _mask()}
+    return {"dispositions": dict(_look().differing), "mask": _mask()}
 
 
 def _restore(state: dict[str, Any]) -> None:
     differing = state["dispositions"]
     _set_mask({*state["mask"], *(number for number, code in differing.items() if code == _PYTHON)})
-    for number, handler in _handlers():
-        wanted = differing.get(number, _PRISTINE.get(number, _DEFAULT))
-        own = _disposition(number, handler)
+    present = _look().differing
+    for number in {**differing, **present}:
+        usual = _PRISTINE.get(number, _DEFAULT)
+        wanted, own = differing.get(number, usual), present.get(number, usual)
         if wanted != own and wanted in _SETTABLE and own != _FOREIGN:
             attempt(f"signal {number}", _signal.signal, number, _SETTABLE[wanted])
 
@@ -85,7 +110,7 @@ def _set_mask(wanted: set[int]) -> None:
 
 
 def _capture_handlers() -> dict[int, Callable[..., Any]] | None:
-    return {n: handler for n, handler in _handlers() if _disposition(n, handler) == _PYTHON} or None
+    return dict(_look().python) or None
 
 
 def _restore_handlers(handlers: dict[int, Callable[..., Any]]) -> None:

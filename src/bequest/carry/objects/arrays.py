@@ -1,11 +1,19 @@
-"""Views of numpy arrays, which go on sharing memory with the array that they show.
+"""Arrays of numpy: one that shows memory which something else owns goes on sharing it; large ones go once.
 
-view -> make_view(its owner, offset, shape, strides, dtype), where the owner is not much larger; else a
-copy
+view of an array         -> make_view(its owner, offset, shape, strides, ...), where that is not much larger
+array over shared memory -> the same over what maps that memory in the receiver, in a process that starts
+any other                -> numpy's own way, by a buffer that may travel beside the message
+
+Shared memory is what a `RawArray`, a `SharedMemory` or a map of a file has: what a child writes there its
+parent sees, as under fork. A message to a running process is a snapshot, and has a copy.
 """
 
 from __future__ import annotations
 
+from bequest.carry import instances
+from bequest.carry.buffers import THRESHOLD_BYTES
+from bequest.carry.objects import maps
+from bequest.carry.objects.parts import require
 from bequest.carry.registry import carries
 
 TYPE_CHECKING = False
@@ -20,35 +28,90 @@ _SMALL_BYTES = 1 << 20
 _FACTOR = 4
 
 
-@carries("numpy.ndarray")
+@carries("numpy.ndarray", "numpy.memmap", subclasses=True)
 def reduce_array(array: Any, packing: Packing) -> Reduced:
-    """Reduce an array: as a view of its owner, or by numpy's own way."""
+    """Reduce an array: as a view of its owner, or by its own way."""
     import numpy
 
-    owner = array.base
-    if owner is None and array.nbytes <= _SMALL_BYTES and array.flags.writeable:
+    owner, is_plain = array.base, type(array) is numpy.ndarray
+    if owner is None and is_plain and array.nbytes < THRESHOLD_BYTES and array.flags.writeable:
         # Protocol 5 would make it a view of what was read, and views of it would have that for their base.
         return tuple(array.__reduce__())
-    if type(owner) is not numpy.ndarray or owner.base is not None or array.dtype.hasobject:
+    if array.dtype.hasobject:
         return packing.own_way(array)
+    under = _under(array)
+    if packing.starting and array.size and under is not None and _is_shared(under):
+        require(under, packing)
+        start = numpy.frombuffer(under, "u1").__array_interface__["data"][0]
+        return _view(array, under, start)
+    if not is_plain:
+        return packing.own_way(array)
+    if type(owner) is not numpy.ndarray or isinstance(owner.base, numpy.ndarray) or owner.dtype.hasobject:
+        return _whole(array, packing)
     if owner.nbytes > max(_SMALL_BYTES, _FACTOR * array.nbytes) or not _is_block(owner):
+        return _whole(array, packing)
+    return _view(array, owner, owner.__array_interface__["data"][0])
+
+
+def _whole(array: Any, packing: Packing) -> Reduced:
+    """Reduce an array by numpy's own way; a large one so that this gives a buffer, and not the bytes."""
+    if array.nbytes < THRESHOLD_BYTES:
         return packing.own_way(array)
-    offset = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
-    kind = (array.dtype, bool(array.flags.writeable))
-    return make_view, (owner, offset, array.shape, array.strides, kind)
+    if not _is_block(array):
+        array = array.copy()
+    if array.dtype.kind not in "mM":
+        return packing.own_way(array)
+    # Dates and times have no format as a buffer: they travel as the integers that they are.
+    make, (buffer, _, *shape), *more = packing.own_way(array.view("i8"))
+    return make, (buffer, array.dtype, *shape), *more
+
+
+def _view(array: Any, owner: Any, start: int) -> Reduced:
+    offset = array.__array_interface__["data"][0] - start
+    kind = (type(array), array.dtype, bool(array.flags.writeable))
+    attributes = (instances.instance_dict(array) or None, instances.read_slots(array) or None, None)
+    made = (owner, offset, array.shape, array.strides, kind)
+    return make_view, made, attributes, None, None, instances.fill
 
 
 def _is_block(array: Any) -> bool:
     return bool(array.flags.c_contiguous or array.flags.f_contiguous)
 
 
+def _under(array: Any) -> Any:
+    """Return what owns the memory of `array` and is no array: its buffer, or None."""
+    import numpy
+
+    while isinstance(array, numpy.ndarray):
+        array = array.base
+    return array
+
+
+def _is_shared(under: Any) -> bool:
+    """Tell whether a child maps the memory of a buffer as well, instead of getting a copy."""
+    import mmap
+    import sys
+
+    if isinstance(under, memoryview):
+        try:
+            under = under.obj
+        except ValueError:  # released
+            return False
+    if isinstance(under, mmap.mmap):
+        found = maps.find(under)
+        return found is None or not found.is_private
+    while getattr(under, "_b_base_", None) is not None:  # a part of a ctypes object
+        under = under._b_base_
+    return "_ctypes" in sys.modules and hasattr(under, "_b_base_") and hasattr(under, "_wrapper")
+
+
 def make_view(
-    owner: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: tuple[Any, bool]
+    owner: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: tuple[Any, Any, bool]
 ) -> Any:
     """Make an array that shows part of the memory of `owner`, and has it as its base."""
     import numpy
 
-    dtype, writeable = kind
-    made = numpy.ndarray(shape, dtype, owner, offset, strides)
+    which, dtype, writeable = kind
+    made = numpy.ndarray.__new__(which, shape, dtype, owner, offset, strides)
     made.flags.writeable = writeable
     return made

@@ -289,6 +289,26 @@ def reduce_super(above: super, packing: Packing) -> Reduced:
     return kind, ((thisclass,) if owner is None else (thisclass, owner))
 
 
+@carries("builtins.property", "builtins.staticmethod", "builtins.classmethod", subclasses=True)
+def reduce_wrapping(wrapper: Any, packing: Packing) -> Reduced:
+    """An instance of a class derived from these: the functions that it wraps, attributes and slots."""
+    kind = type(wrapper)
+    base = next(base for base in (property, staticmethod, classmethod) if base in kind.__mro__)
+    names = ("fget", "fset", "fdel") if base is property else ("__func__",)
+    # Asked through the base: the user's class may have attributes of the same names.
+    wrapped = tuple(base.__dict__[name].__get__(wrapper) for name in names)
+    attributes = (instances.instance_dict(wrapper) or None, instances.read_slots(wrapper) or None, None)
+    state = (base, wrapped, attributes)
+    return instances.create, (kind, base, None), state, None, None, fill_wrapping
+
+
+def fill_wrapping(wrapper: Any, state: tuple[Any, tuple[Any, ...], Any]) -> None:
+    """Give a wrapper that `create` made its functions, attributes and slots."""
+    base, wrapped, attributes = state
+    base.__init__(wrapper, *wrapped)
+    instances.fill(wrapper, attributes)
+
+
 @carries("functools.partialmethod", subclasses=True)
 def reduce_partial_method(method: Any, packing: Packing) -> Reduced:
     """By state: since 3.14 its `__new__` wants the function."""

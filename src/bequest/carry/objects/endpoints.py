@@ -1,6 +1,7 @@
 """How the ends of connections, of other programs and of mapped files are carried.
 
     socket   -> its descriptor, shared, with its class, its timeout and its attributes
+    multiprocessing's Connection -> the same
     Popen    -> a handle: the process is the sender's child; its pipes are shared
     mmap     -> the same file mapped again; private memory is copied
     SSLSocket and its kind -> a refusal
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from bequest.carry.objects.descriptors import Descriptor
+from bequest.carry.objects.descriptors import Descriptor, OwningDescriptor
 from bequest.carry.objects.parts import require
 from bequest.carry.registry import NotCarriedError, carries
 
@@ -53,6 +54,27 @@ def reduce_tls(sock: Any, packing: Packing) -> Reduced:
     raise NotCarriedError("the keys of its session are this process's own", "Connect in the child")
 
 
+# -- connections of multiprocessing --------------------------------------------------------------------------
+
+
+@carries("multiprocessing.connection.Connection", subclasses=True)
+def reduce_connection(connection: Any, packing: Packing) -> Reduced:
+    """Reduce a connection to its shared descriptor and that of its side channel; a closed one stays closed.
+
+    The registered reducers duplicate the descriptors as soon as they are asked. A message that could only be
+    read in part (`_stalled`) is for who has read it.
+    """
+    from bequest.carry.instances import reduce_by_state
+
+    replace: dict[str, Any] = {}
+    if not connection.closed:
+        replace["_handle"] = Descriptor(connection.fileno())
+    beside = getattr(connection, "_beside", None)
+    if beside is not None:
+        replace["_beside"] = OwningDescriptor(beside.fd)
+    return reduce_by_state(connection, replace=replace, drop=("_stalled",))
+
+
 # -- other programs ------------------------------------------------------------------------------------------
 
 
@@ -86,7 +108,7 @@ def reduce_map(mapped: Any, packing: Packing) -> Reduced:
             "it is memory without a file", "Use multiprocessing.shared_memory, or map a file, to share memory"
         )
     attributes = dict(getattr(mapped, "__dict__", None) or {})
-    descriptor = Descriptor(found.fd) if found.fd is not None else -1
+    descriptor = Descriptor(found.fd, is_owned=found.is_opened) if found.fd is not None else -1
     content = bytes(memoryview(mapped)) if found.is_private else None
     place = (descriptor, len(mapped), found.offset)
     args = (type(mapped), place, found.is_private, found.can_write, content)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 
 from bequest.carry import bindings, identity, namespaces
 from bequest.carry.registry import NotCarriedError
@@ -63,7 +64,7 @@ def _memory_under(obj: Any) -> tuple[Any, int] | None:
         from bequest.carry.objects import memory
 
         exporter = obj._objects.obj
-        return exporter, ctypes.addressof(obj) - memory._address(memoryview(exporter))
+        return exporter, ctypes.addressof(obj) - memory.address(memoryview(exporter))
     return None
 
 
@@ -321,6 +322,14 @@ def reduce_derived_class(kind: Any, packing: Packing) -> Reduced:
 def array_class(item: Any, length: int) -> Any:
     """Return the one array class of so many items."""
     return item * length
+
+
+def reduce_simple_class(kind: Any) -> Reduced | None:
+    """Reduce the class of a number in the other byte order, which ctypes makes with each; None for others."""
+    order = f"__ctype_{sys.byteorder[0]}e__"
+    native = getattr(kind, order, kind)
+    other = {"__ctype_le__": "__ctype_be__", "__ctype_be__": "__ctype_le__"}[order]
+    return None if native is kind else (getattr, (native, other))
 
 
 def reduce_structure_class(kind: Any, packing: Any) -> Reduced:

@@ -1,8 +1,11 @@
 """Find out what an `mmap.mmap` maps, which it does not tell: its address is looked up in the kernel's list.
 
     mmap -> address -> line of /proc/self/maps -> device and inode -> the descriptor that the object keeps
+                                               -> or, where it keeps none, one opened by the address
 
-Used by the sender only; where there is no /proc, nothing is found.
+Used by the sender only; where there is no /proc, nothing is found. Opening by the address takes the right to
+look into processes (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN); without it, shared memory without a file cannot
+be reached.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ class Mapping:
     """What is mapped.
 
     Attributes:
-        fd: A descriptor of the file, which stays the sender's; None for memory without a file.
+        fd: A descriptor of the file or shared memory, which stays the sender's; None for private memory of
+            no file.
+        is_opened: Whether `fd` was opened to say this, so that the caller is to close it.
         offset: Where in the file it begins, in bytes.
         is_private: Whether writes stay in the process.
         can_write: Whether it can be written.
     """
 
-    __slots__ = ("can_write", "fd", "is_private", "offset")
+    __slots__ = ("can_write", "fd", "is_opened", "is_private", "offset")
 
-    def __init__(self, fd: int | None, offset: int, *, is_private: bool, can_write: bool) -> None:
-        self.fd, self.offset, self.is_private, self.can_write = fd, offset, is_private, can_write
+    def __init__(self, fd: int | None, offset: int, rights: str, *, is_opened: bool) -> None:
+        self.fd, self.offset, self.is_opened = fd, offset, is_opened
+        self.is_private, self.can_write = rights[3] == "p", rights[1] == "w"
 
 
 def find(mapped: Any) -> Mapping | None:
@@ -42,11 +48,21 @@ def find(mapped: Any) -> Mapping | None:
             break
     else:
         return None
-    is_private = rights[3] == "p"
     fd = _descriptor_of(device, int(inode)) if int(inode) else None
-    if fd is None and not is_private:
+    is_opened = fd is None and rights[3] == "s"
+    if is_opened:
+        fd = _open(span, can_write=rights[1] == "w")
+        if fd is None:
+            return None
+    return Mapping(fd, int(start, 16) + address - first, rights, is_opened=is_opened)
+
+
+def _open(span: str, *, can_write: bool) -> int | None:
+    """Open what is mapped at these addresses, or return None where the system does not allow it."""
+    try:
+        return os.open(f"/proc/self/map_files/{span}", os.O_RDWR if can_write else os.O_RDONLY)
+    except OSError:
         return None
-    return Mapping(fd, int(start, 16) + address - first, is_private=is_private, can_write=rights[1] == "w")
 
 
 def _address_of(mapped: Any) -> int:

@@ -1,5 +1,7 @@
-"""Matches and scanners of `re`.
+"""Patterns, matches and scanners of `re`.
 
+Pattern -> its text and flags
+Scanner -> its phrases and flags -> compiled again
 Match   -> its pattern, its string and the way to find it there -> found again
 scanner -> its pattern, its string and how often it has searched -> searched again
 """
@@ -14,6 +16,34 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bequest.carry.registry import Packing, Reduced
+
+
+def reduce_pattern(pattern: Any, packing: Packing) -> Reduced:
+    """Its text and flags; one that a `re.Scanner` has compiled of several texts has none."""
+    import re
+
+    if pattern.pattern is None:
+        raise NotCarriedError("a re.Scanner has made it of several texts", "Pass the scanner")
+    return re.compile, (pattern.pattern, pattern.flags)
+
+
+def reduce_lexer(lexer: Any, packing: Packing) -> Reduced:
+    """What a `re.Scanner` holds, but for its compiled pattern, and for the match at which it is."""
+    from bequest.carry.instances import reduce_by_state
+
+    make, args, state, *_ = reduce_by_state(lexer, drop=("scanner", "match"))
+    return make, args, (state, lexer.scanner.flags), None, None, set_lexer
+
+
+def set_lexer(lexer: Any, state: tuple[Any, int]) -> None:
+    """Fill a `re.Scanner`, and compile its phrases."""
+    import re
+
+    from bequest.carry.instances import fill
+
+    held, flags = state
+    fill(lexer, held)
+    lexer.scanner = re.Scanner(lexer.lexicon, flags).scanner  # type: ignore[attr-defined]  # not in typeshed
 
 
 def rebuild_match(
@@ -39,6 +69,8 @@ def rebuild_scanner(pattern: Any, string: Any, start: int, end: int, searches: i
 def reduce_match(match: re.Match[Any], packing: Packing) -> Reduced:
     """The way to find it again, tried here first."""
     pattern, string, start, end = match.re, match.string, match.pos, match.endpos
+    if pattern.pattern is None:
+        raise NotCarriedError("it is a match of a re.Scanner", "Pass the groups that are needed")
     ways = (
         ("search", start),
         ("match", start),

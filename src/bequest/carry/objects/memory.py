@@ -35,7 +35,7 @@ def reduce_view(view: memoryview, packing: Packing) -> Reduced:
     if under is None:  # memory of C that no object owns
         return copied_view, (view.tobytes(), view.format, view.shape, view.readonly)
     with memoryview(under) as whole:
-        offset = _address(view) - _address(whole)
+        offset = address(view) - address(whole)
         readonly = view.readonly and not whole.readonly
         if offset == 0 and _layout(view) == _layout(whole):
             return whole_view, (under, readonly)
@@ -56,7 +56,7 @@ def _layout(view: memoryview) -> tuple[object, ...]:
     return view.format, view.shape, view.strides
 
 
-def _address(view: memoryview) -> int:
+def address(view: memoryview) -> int:
     """Return where the first item of `view` is."""
     from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_ssize_t, c_void_p, py_object, pythonapi
 
@@ -256,6 +256,14 @@ def reduce_structure_class(kind: Any, packing: Packing) -> Reduced:
     from bequest.carry.objects import foreign
 
     return foreign.reduce_structure_class(kind, packing)
+
+
+@carries("_ctypes.PyCSimpleType", subclasses=True)
+def reduce_simple_class(kind: Any, packing: Packing) -> Any:
+    """See `foreign`; None for one that goes as other classes do."""
+    from bequest.carry.objects import foreign
+
+    return foreign.reduce_simple_class(kind)
 
 
 # -- what stays

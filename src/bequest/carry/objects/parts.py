@@ -50,10 +50,10 @@ def require(part: Any, packing: Packing) -> None:
         return
     known = left.get(id(part))
     if known is None:
-        # Reduced twice, then: once to see, once to be carried. Reducers change nothing but flush.
         reduced: Any = packing.reducer_override(part)  # type: ignore[attr-defined]  # what has `left` has it
         known = left.pop(id(part), None)
         if known is None or not _is_stand_in(reduced):
+            packing.probed[id(part)] = part, reduced  # type: ignore[attr-defined]  # as above; packed as it is
             return
     about = known.explanation
     inner = about.reason.startswith(_WHY)

@@ -63,6 +63,41 @@ def own_manager() -> Any:
     return logging.Logger.manager
 
 
+@carries("random.SystemRandom", subclasses=True)
+def reduce_system_random(source: Any, packing: Packing) -> Reduced:
+    """By its attributes: it draws from the system, and raises where it is asked for a state."""
+    import random
+
+    kind = type(source)
+    attributes = (instances.instance_dict(source) or None, instances.read_slots(source) or None, None)
+    # The C class under `Random`: what is between may have a constructor that needs arguments.
+    base = random.Random.__base__
+    return instances.create, (kind, base, None), attributes, None, None, instances.fill
+
+
+@carries("zoneinfo.ZoneInfo", subclasses=True)
+def reduce_time_zone(zone: Any, packing: Packing) -> Reduced:
+    """By its key. One of a user's class is made past the cache of its class, which may hold this very one.
+
+    The cache is an attribute of the class, and comes with it. A zone made of a file has no key, and refuses.
+    """
+    import zoneinfo
+
+    kind = type(zone)
+    if kind is zoneinfo.ZoneInfo or zone.key is None:
+        return packing.own_way(zone)
+    attributes = (instances.instance_dict(zone) or None, instances.read_slots(zone) or None, None)
+    return make_time_zone, (kind, zone.key), attributes, None, None, instances.fill
+
+
+def make_time_zone(kind: Any, key: str) -> Any:
+    """Return a time zone that no cache knows."""
+    import zoneinfo
+
+    # Of the library's class, whatever the user's has under that name.
+    return zoneinfo.ZoneInfo.__dict__["no_cache"].__get__(None, kind)(key)
+
+
 @carries("xmlrpc.client.ServerProxy", subclasses=True)
 def reduce_server_proxy(proxy: Any, packing: Packing) -> Reduced:
     """By state: any attribute that pickle asks for, even `__setstate__`, it takes for a remote method."""
@@ -76,6 +111,22 @@ def reduce_server_proxy(proxy: Any, packing: Packing) -> Reduced:
 def reduce_struct(packer: Any, packing: Packing) -> Reduced:
     """By its format."""
     return type(packer), (packer.format,)
+
+
+@carries("re.Scanner", subclasses=True)
+def reduce_lexer(lexer: Any, packing: Packing) -> Reduced:
+    """See `matching`."""
+    from bequest.carry.objects import matching
+
+    return matching.reduce_lexer(lexer, packing)
+
+
+@carries("re.Pattern")
+def reduce_pattern(pattern: Any, packing: Packing) -> Reduced:
+    """See `matching`."""
+    from bequest.carry.objects import matching
+
+    return matching.reduce_pattern(pattern, packing)
 
 
 _SCANNER_PARTS = (
@@ -216,12 +267,19 @@ def reduce_row(row: Any, packing: Packing) -> Reduced:
     return sqlite.reduce_row(row, packing)
 
 
-@carries("sqlite3.Cursor", "sqlite3.Blob", subclasses=True)
-def refuse_cursor(cursor: Any, packing: Packing) -> Reduced:
-    """It is half way through a statement."""
+@carries("sqlite3.Cursor", subclasses=True)
+def reduce_cursor(cursor: Any, packing: Packing) -> Reduced:
+    """See `sqlite`."""
+    from bequest.carry.objects import sqlite
+
+    return sqlite.reduce_cursor(cursor, packing)
+
+
+@carries("sqlite3.Blob")
+def refuse_blob(blob: Any, packing: Packing) -> Reduced:
+    """It is open on a row of its connection."""
     raise NotCarriedError(
-        "it is part of a connection of this process",
-        "Pass the rows, or the connection, and execute the statement there",
+        "it is part of a connection of this process", "Pass the connection and open it there"
     )
 
 

@@ -1,7 +1,12 @@
-"""Connections and rows of sqlite3.
+"""Connections, cursors and rows of sqlite3.
 
     on disk   -> its path, settings and functions      -> opened again there; what is committed is seen
     in memory -> its content, as `serialize()` gives it -> a copy, as under fork
+    cursor    -> its connection, where it has no more rows to give -> a new one there
+
+A transaction that is open on a database in memory is open there too, with what has been written in it; that
+is what a rollback there goes back to, since what was before is not to be had. A cursor's `description`,
+`lastrowid` and `rowcount` are a new one's.
 
 Not carried: temporary tables, blobs and cursors that are open, and the callbacks of `set_authorizer`,
 `set_progress_handler` and `set_trace_callback`.
@@ -9,9 +14,12 @@ Not carried: temporary tables, blobs and cursors that are open, and the callback
 
 from __future__ import annotations
 
+import functools
+import gc
 import sqlite3
 
 from bequest.carry import instances
+from bequest.carry.objects.parts import require
 from bequest.carry.registry import NotCarriedError
 
 TYPE_CHECKING = False
@@ -63,6 +71,7 @@ def reduce_connection(connection: Any, packing: Packing) -> Reduced:
         "attached": {name: path for name, path in files.items() if name != "main"},
         "functions": sqlite_memory.functions(connection),
         "collations": sqlite_memory.collations(connection),
+        "in_transaction": connection.in_transaction and not all(files.values()),
         "attributes": instances.instance_dict(connection),
     }
     return open_connection, (kind, files["main"] or ":memory:", flags), state, None, None, set_connection
@@ -76,8 +85,6 @@ def _ask(connection: Any, statement: str) -> list[Any]:
 
 
 def _content(connection: Any, name: str) -> bytes:
-    if connection.in_transaction:
-        raise NotCarriedError("it is a database in memory inside a transaction", "Commit first")
     if not hasattr(connection, "serialize"):  # a build without it
         raise NotCarriedError(
             "this Python cannot copy a database in memory", "Make it in the process that uses it"
@@ -124,11 +131,63 @@ def set_connection(connection: Any, state: dict[str, Any]) -> None:
         connection.create_collation(name, function)
     for name, value in state["settings"].items():
         setattr(connection, name, value)
+    if state["in_transaction"] and not connection.in_transaction:
+        sqlite3.Connection.execute(connection, "begin")
     if state["attributes"]:
         connection.__dict__.update(state["attributes"])
 
 
-# -- rows
+# -- cursors and rows
+
+
+def reduce_cursor(cursor: Any, packing: Packing) -> Reduced:
+    """Reduce a cursor that is not half way through a statement."""
+    connection = cursor.connection
+    if not _shows_statements() or _has_statement(cursor) or not _is_open(connection):
+        raise NotCarriedError(
+            "it is half way through a statement, or its connection is closed",
+            "Pass the rows, or the connection, and execute the statement there",
+        )
+    require(connection, packing)
+    settings = {"arraysize": cursor.arraysize, "row_factory": cursor.row_factory}
+    attributes = (instances.instance_dict(cursor) or None, instances.read_slots(cursor) or None, None)
+    return make_cursor, (type(cursor), connection), (settings, attributes), None, None, set_cursor
+
+
+def _has_statement(cursor: Any) -> bool:
+    """Tell whether a cursor has rows to give yet; only the collector is shown what it executes."""
+    return any(type(part).__name__ == "Statement" for part in gc.get_referents(cursor))
+
+
+@functools.cache
+def _shows_statements() -> bool:
+    connection = sqlite3.connect(":memory:")
+    try:
+        return _has_statement(connection.execute("select 1"))
+    finally:
+        connection.close()
+
+
+def _is_open(connection: Any) -> bool:
+    try:
+        return int(connection.total_changes) >= 0
+    except sqlite3.ProgrammingError:  # closed, or of another thread
+        return False
+
+
+def make_cursor(kind: Any, connection: Any) -> Any:
+    """Make a cursor, without running code of a subclass."""
+    cursor = kind.__new__(kind)
+    sqlite3.Cursor.__init__(cursor, connection)
+    return cursor
+
+
+def set_cursor(cursor: Any, state: tuple[dict[str, Any], Any]) -> None:
+    """Give a cursor of `make_cursor` its settings and attributes."""
+    settings, attributes = state
+    for name, value in settings.items():
+        setattr(cursor, name, value)
+    instances.fill(cursor, attributes)
 
 
 def reduce_row(row: Any, packing: Packing) -> Reduced:
