@@ -12,7 +12,7 @@ import pytest
 import bequest
 from bequest import errors
 from bequest.carry.pickler import dumps
-from bequest.pool.executor import ExecutorRebuildError, ExecutorWorkerDied
+from bequest.pool.executor_outcomes import ExecutorRebuildError, ExecutorWorkerDied
 from receiving import Receiver
 
 ABOUT = ("target work -> closure db", "Database", "it is elsewhere", "Open it inside")

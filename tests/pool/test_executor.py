@@ -121,10 +121,26 @@ def test_map_whose_results_nobody_wants_is_made(
 ) -> None:
     """Calls of a map whose iterator is dropped unused are made, before shutdown() returns."""
     executor = make_executor(2)
-    executor.map(Path.touch, [tmp_path / str(number) for number in range(100)], buffersize=2)
+    executor.map(Path.touch, [tmp_path / str(number) for number in range(100)])
     executor.shutdown()
 
     assert len(list(tmp_path.iterdir())) == 100
+
+
+def test_map_with_a_buffer_reads_no_more_than_that(
+    make_executor: Callable[..., bequest.ProcessPoolExecutor],
+) -> None:
+    """Where a buffer was asked for, no more is read for an iterator that is dropped, or after shutdown()."""
+    executor = make_executor(2)
+    dropped, kept = iter(range(10)), iter(range(10))
+    executor.map(tasks.double, dropped, buffersize=2)
+    results = executor.map(tasks.double, kept, buffersize=3)
+    executor.shutdown()
+
+    assert (next(dropped), next(kept)) == (2, 3)
+    assert [next(results) for _ in range(3)] == [0, 2, 4]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        next(results)
 
 
 def test_idle_workers_are_let_go(make_executor: Callable[..., bequest.ProcessPoolExecutor]) -> None:

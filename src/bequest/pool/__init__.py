@@ -30,6 +30,7 @@ _MODULES = frozenset(
         "deaths",
         "engine",
         "executor",
+        "executor_outcomes",
         "feed",
         "future",
         "handle",

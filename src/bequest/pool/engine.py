@@ -160,7 +160,8 @@ class Engine:
             return
         with self.lock:
             wanted = len(self.pending) + count
-            idle = sum(h.is_ready and not h.is_leaving and not h.in_flight for h in crew.handles)
+            # As the standard executor counts: idle is who has done something before.
+            idle = sum(h.done > 0 and not h.is_leaving and not h.in_flight for h in crew.handles)
             if self.state is RUNNING and len(crew.handles) < crew.manning.size and idle < wanted:
                 self._hire()
         self.dispatch()
@@ -216,10 +217,14 @@ class Engine:
         return is_back
 
     def cancel_all(self) -> None:
-        """Cancel every task that can be, and has not begun."""
+        """Cancel every task that can be, and has not begun.
+
+        The oldest that a worker has counts as begun, though it may be starting still, as in the standard
+        executor: who submits and then leaves finds something done.
+        """
         with self.lock:
-            begun = [task for handle in self.crew.handles for task in handle.in_flight.values()]
-            tasks = [*self.pending, *begun]
+            given = [task for handle in self.crew.handles for task in [*handle.in_flight.values()][1:]]
+            tasks = [*self.pending, *given]
         for task in tasks:
             task.cancel()
 

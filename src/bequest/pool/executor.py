@@ -14,102 +14,29 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError as _TimeoutError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bequest.errors import BequestError, WorkerDied
 from bequest.pool import calls, standard, wire
-from bequest.pool.crew import Crew, Manning
+from bequest.pool.crew import Manning
 from bequest.pool.engine import EndedError, Engine
+from bequest.pool.executor_outcomes import (
+    ABRUPTLY,
+    AFTER_SHUTDOWN,
+    BrokenProcessPool,
+    ExecutorOutcomes,
+    ExecutorWorkerDied,
+)
 from bequest.pool.feed import Feed, Stream, parts, usual_window
 from bequest.pool.future import Future
-from bequest.pool.outcomes import Outcomes
 from bequest.pool.result import Part
-from bequest.pool.task import Task, options
+from bequest.pool.task import options
 from bequest.pool.worker import Settings
 
-if TYPE_CHECKING:
-    from bequest.pool.handle import WorkerHandle
-
 _plain = standard.module("concurrent.futures.process")
-if TYPE_CHECKING:
-    from concurrent.futures.process import BrokenProcessPool as BrokenProcessPool
-else:
-    BrokenProcessPool = _plain.BrokenProcessPool
 
 _TERMINATE, _KILL = "terminate", "kill"
-_ABRUPTLY = "A process in the process pool was terminated abruptly while the future was running or pending."
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-class ExecutorWorkerDied(WorkerDied, BrokenProcessPool):
-    """What `WorkerDied` is where the standard executor raises BrokenProcessPool."""
-
-
-class ExecutorRebuildError(BequestError, BrokenProcessPool):
-    """A call or its result could not be rebuilt. The executor goes on, unlike the standard one."""
-
-
-class ExecutorOutcomes(Outcomes):
-    """The exceptions of an executor.
-
-    Args:
-        breaks: Whether the death of a worker breaks the executor.
-    """
-
-    face = "ProcessPoolExecutor"
-
-    def __init__(self, breaks: bool) -> None:
-        self._breaks = breaks
-
-    def remote_traceback(self, text: str) -> BaseException:
-        """Return the standard executor's exception for it."""
-        kind: Any = _plain._RemoteTraceback
-        made: BaseException = kind(f'\n"""\n{text}"""')
-        return made
-
-    def unsendable(self, error: BaseException | None, told_error: str, told_value: str) -> BaseException:
-        """Return what was raised when the result was packed, as the standard executor does."""
-        if error is None:
-            error = TypeError(told_error)
-        error.add_note(f"This was raised while a task's outcome was sent: {told_value}")
-        return error
-
-    def unrebuilt(self, error: BaseException) -> BaseException:
-        """Return a BrokenProcessPool for what could not be rebuilt, as the standard executor would break."""
-        if not self._breaks:
-            return error
-        told = f"{type(error).__name__}: {error}".rstrip(": ")
-        broken = ExecutorRebuildError(f"a task or its result could not be rebuilt: {told}")
-        broken.__cause__ = error
-        return broken
-
-    def died(self, task: Task, handle: WorkerHandle, code: int | None) -> BaseException:
-        """Return an error that is a BrokenProcessPool too."""
-        error = super().died(task, handle, code)
-        return ExecutorWorkerDied(*error.args) if isinstance(error, WorkerDied) else error
-
-    def ended(self, task: Task, error: BaseException | None) -> BaseException:
-        """Return the standard executor's error for a call that will not be done."""
-        return BrokenProcessPool(_ABRUPTLY) if error is None else self.again(error)
-
-    def hopeless(self, crew: Crew) -> BaseException:
-        """Return the standard executor's error for it."""
-        broken = super().hopeless(crew)
-        error = BrokenProcessPool(str(broken))
-        error.__cause__ = broken.__cause__
-        return error
-
-    def unmanned(self, error: BaseException) -> BaseException:
-        """Return the standard executor's error for it."""
-        broken = BrokenProcessPool(f"A worker process could not be started: {error}")
-        broken.__cause__ = error
-        return broken
-
-    def on_death(self, engine: Engine, handle: WorkerHandle, how: str) -> None:
-        """Break the executor, where that was chosen."""
-        if self._breaks:
-            engine.break_down(BrokenProcessPool(f"{_ABRUPTLY} Worker {handle.process.pid} {how}."))
 
 
 _PlainExecutor: Any = _plain.ProcessPoolExecutor
@@ -246,7 +173,7 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
             if engine is not None and engine.is_broken():
                 raise self._why_not(engine)
             if self._shutdown_thread:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                raise RuntimeError(AFTER_SHUTDOWN)
             if engine is None:
                 if _exiting.is_set():
                     raise RuntimeError("cannot schedule new futures after interpreter shutdown")
@@ -261,7 +188,7 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
     def _why_not(engine: Engine) -> BaseException:
         if engine.is_broken():
             return engine.error()
-        return RuntimeError("cannot schedule new futures after shutdown")
+        return RuntimeError(AFTER_SHUTDOWN)
 
     def map(
         self,
@@ -279,7 +206,8 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
                 to their end where the iterator is dropped before it was begun, or the executor shut down.
             timeout: Seconds from now after which the iterator raises TimeoutError.
             chunksize: How many calls are one task.
-            buffersize: How many tasks there may be whose results have not been taken.
+            buffersize: How many tasks there may be whose results have not been taken. Then no more than those
+                are read where the iterator is dropped, or the executor shut down.
 
         Raises:
             ValueError: `chunksize` or `buffersize` is less than one.
@@ -325,7 +253,7 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
         if engine is None:
             return
         for feed in list(engine.sources):
-            feed.window.stop() if cancel_futures else feed.window.open()
+            feed.window.stop() if cancel_futures else feed.window.finish()
         if cancel_futures:
             engine.cancel_all()
         engine.close()
@@ -350,7 +278,7 @@ class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private 
         processes = list(self._processes.values())
         self.shutdown(wait=False, cancel_futures=True)
         if self._engine is not None:
-            self._engine.break_down(BrokenProcessPool(_ABRUPTLY))
+            self._engine.break_down(BrokenProcessPool(ABRUPTLY))
         for process in processes:
             if process.is_alive():
                 getattr(process, operation)()
@@ -360,7 +288,8 @@ class _Results:
     """Iterates over the results of `ProcessPoolExecutor.map`; once it is dropped, nothing waits for them.
 
     Dropped before its first result, as by a caller who wants the calls and not their results, it leaves them
-    to be made. Dropped or closed later, it takes back those that have not begun.
+    to be made, as far as they may be on their way. Dropped or closed later, it takes back those that have not
+    begun.
     """
 
     def __init__(self, stream: Stream, feed: Feed, end: float | None, chunksize: int) -> None:
@@ -406,6 +335,7 @@ class _Results:
         if self._has_begun:
             self.close()
         else:
+            self._feed.window.finish()
             self._stream.abandon()
 
 
@@ -483,7 +413,7 @@ def _finish_all() -> None:
     _exiting.set()
     for engine in list(_engines):
         for feed in list(engine.sources):
-            feed.window.open()
+            feed.window.finish()
         engine.close()
     for engine in list(_engines):
         engine.join()

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError as _TimeoutError
 from typing import TYPE_CHECKING, Any
 
-from bequest.errors import PoolEndedError
 from bequest.pool.engine import EndedError, Engine
 from bequest.pool.result import Part
 
@@ -30,23 +29,35 @@ _LOOK_S = 1.0  # how long a wait for room lasts until the engine is asked whethe
 class Window:
     """How many parts may be on their way. One thread takes room, any number give it back.
 
+    Args:
+        size: How many at first.
+        most: How many at most.
+
     Attributes:
         size: How many.
+        is_fixed: Whether `size` was asked for.
     """
 
     def __init__(self, size: int, most: int) -> None:
         self.size, self._most = size, most
+        self.is_fixed = size == most
         self._on_way = 0
+        self._left: int | None = None  # of a frozen one: for how many parts there still is room
         self._is_stopped = False
         self._condition = threading.Condition(threading.Lock())
 
     def take(self) -> bool:
         """Take room for one part, waiting for it; False where there will be none."""
         with self._condition:
+            if self._left is not None:
+                self._left -= 1
+                return self._left >= 0 and not self._is_stopped
             if self._on_way >= self.size:
                 # Not for a single place: to be woken up for each part would cost more than the part.
                 while self._on_way > self.size * 3 // 4 and self._on_way > 0 and not self._is_stopped:
                     self._condition.wait(_LOOK_S)
+                    if self._left is not None:
+                        return False
             self._on_way += 1
             return not self._is_stopped
 
@@ -68,6 +79,17 @@ class Window:
         with self._condition:
             self.size = self._most = 1 << 62
             self._condition.notify()
+
+    def freeze(self) -> None:
+        """Let no more be on their way than fit in now, whatever room is given back."""
+        with self._condition:
+            if self._left is None:
+                self._left = max(0, self.size - self._on_way)
+            self._condition.notify()
+
+    def finish(self) -> None:
+        """Let the input be read to its end; but no further than it fits in where a size was asked for."""
+        self.freeze() if self.is_fixed else self.open()
 
     def stop(self) -> None:
         """Let nobody wait any more: there is nothing to be done with it."""
@@ -126,7 +148,7 @@ class Feed:
                 else:
                     engine.call_soon(task.complete, False, refused)
             else:
-                error = PoolEndedError("the pool was terminated before it had read all of the input")
+                error = engine.outcomes.unread()
         except EndedError:
             count, error = count - 1, engine.error()
         except BaseException as caught:  # noqa: BLE001 - of the user's input; it is told where it is waited for

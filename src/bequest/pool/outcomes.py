@@ -89,6 +89,10 @@ class Outcomes:
             return PoolEndedError(f"the pool was terminated before it had done the task {task.describe()}")
         return self.again(error)
 
+    def unread(self) -> BaseException:
+        """Return the error behind the results of an input that has not been read to its end."""
+        return PoolEndedError("the pool was terminated before it had read all of the input")
+
     def again(self, error: BaseException) -> BaseException:
         """Return an exception like `error` for one more caller: each raises, and traces, its own."""
         try:
