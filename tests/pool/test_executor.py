@@ -60,6 +60,7 @@ def test_death_breaks_the_executor(make_executor: Callable[..., bequest.ProcessP
     with pytest.raises(bequest.WorkerDied, match="SIGKILL"):
         fatal.result(LIMIT_S)
     assert isinstance(fatal.exception(), BrokenProcessPool)
+    assert "exit code -9" in str(getattr(fatal.exception(), "__cause__", None))
     with pytest.raises(BrokenProcessPool):
         later.result(LIMIT_S)
     with pytest.raises(BrokenProcessPool):

@@ -74,7 +74,18 @@ class ExecutorOutcomes(Outcomes):
     def died(self, task: Task, handle: WorkerHandle, code: int | None) -> BaseException:
         """Return an error that is a BrokenProcessPool too."""
         error = super().died(task, handle, code)
-        return ExecutorWorkerDied(*error.args) if isinstance(error, WorkerDied) else error
+        if not isinstance(error, WorkerDied):
+            return error
+        died = ExecutorWorkerDied(*error.args)
+        died.__cause__ = self._end_of(handle)
+        return died
+
+    def _end_of(self, handle: WorkerHandle) -> BaseException:
+        """Return the cause that the standard executor gives, from Python 3.15 on."""
+        process = handle.process
+        return self.remote_traceback(
+            f"Process {process.pid} terminated abruptly with exit code {process.exitcode}"
+        )
 
     def ended(self, task: Task, error: BaseException | None) -> BaseException:
         """Return the standard executor's error for a call that will not be done."""
@@ -100,4 +111,6 @@ class ExecutorOutcomes(Outcomes):
     def on_death(self, engine: Engine, handle: WorkerHandle, how: str) -> None:
         """Break the executor, where that was chosen."""
         if self._breaks:
-            engine.break_down(BrokenProcessPool(f"{ABRUPTLY} Worker {handle.process.pid} {how}."))
+            broken = BrokenProcessPool(f"{ABRUPTLY} Worker {handle.process.pid} {how}.")
+            broken.__cause__ = self._end_of(handle)
+            engine.break_down(broken)
