@@ -161,7 +161,7 @@ class _Templates:
             TemplateEndedError: The template could not be prepared.
             OSError: The system is at a limit.
         """
-        standard = _open_standard()
+        standard = lines.open_standard()
         fds = [handoff.tracker_fd(), *standard, *gifts]
         notes = notes | {"standard": standard}
         attempts = 0
@@ -294,18 +294,6 @@ class _Templates:
             )
         else:  # the main module's doing, or something that runs later: let children do everything
             self._unprepared = True
-
-
-def _open_standard() -> list[int]:
-    return [fd for fd in range(3) if _is_open(fd)]
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _send_start(line: Line, parcel: Parcel, notes: dict[str, Any], fds: list[int]) -> bool:
