@@ -159,6 +159,26 @@ def test_modules_that_are_imported_later_are_changed() -> None:
     ]
 
 
+@pytest.mark.parametrize("install", ["bequest.install()", "import bequest.startup.sitecustomize"])
+def test_finders_of_others_are_left_in_peace(install: str) -> None:
+    """A program's own finders may hold bequest's, and may be older than `find_spec`."""
+    told = _run_plain_python(
+        "import os\nos.environ['BEQUEST_RUN'] = ':'\n"
+        f"import bequest\n{install}\n"
+        "class Holding:\n"
+        "    def __init__(self, held): self.held = held\n"
+        "    def find_spec(self, *what):\n"
+        "        return next(filter(None, (one.find_spec(*what) for one in self.held)), None)\n"
+        "class Old:\n"
+        "    def find_module(self, *what): return None\n"
+        "sys.meta_path[:] = [Holding(list(sys.meta_path)), Old(), *sys.meta_path[1:]]\n"
+        "import multiprocessing\n"
+        "print(type(multiprocessing.get_context()).__module__)"
+    )
+
+    assert told == ["bequest.contexts"]
+
+
 def test_program_without_multiprocessing_does_not_load_it() -> None:
     """Installing costs a program that never imports multiprocessing three small modules."""
     loaded = _run_plain_python(

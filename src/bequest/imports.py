@@ -11,6 +11,7 @@ nothing: every program that has bequest installed loads it.
 
 from __future__ import annotations
 
+import _thread
 import sys
 
 TYPE_CHECKING = False
@@ -48,19 +49,21 @@ class _Watch:
 
     def __init__(self) -> None:
         self.awaited: dict[str, dict[Hashable, Callable[[], None]]] = {}
+        self._asking: set[tuple[int, str]] = set()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Return what the other finders find, made to report here; None for any module that nobody awaits."""
-        if name not in self.awaited:
+        asking = (_thread.get_ident(), name)
+        if name not in self.awaited or asking in self._asking:  # by one of the others, which asks all in turn
             return None
-        # Those behind it: the others have been asked, and one of them may do the same.
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            spec: Any = finder.find_spec(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Announcing(spec.loader, self)
-                return spec
-        return None
+        self._asking.add(asking)
+        try:
+            spec = find_elsewhere(self, name, path, target)
+        finally:
+            self._asking.discard(asking)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Announcing(spec.loader, self)
+        return spec
 
     def arrived(self, name: str) -> None:
         """Do what has waited for module `name`, whose code has run."""
@@ -73,6 +76,16 @@ class _Watch:
         """Be no finder any more where nothing is awaited."""
         if not self.awaited and self in sys.meta_path:
             sys.meta_path.remove(self)
+
+
+def find_elsewhere(finder: object, *what: Any) -> Any:
+    """Return what the finders of this process but `finder` find; None for nothing."""
+    for other in list(sys.meta_path):
+        find_spec: Any = getattr(other, "find_spec", None)  # up to 3.11 a finder may have none
+        spec: Any = find_spec(*what) if other is not finder and find_spec is not None else None
+        if spec is not None:
+            return spec
+    return None
 
 
 _watch = _Watch()

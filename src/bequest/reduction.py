@@ -4,8 +4,8 @@
                               -> everything else: bequest.carry.pickler.dumps
 
 Registrations are shared with the standard library's class, whichever of the two they are made through. The
-carrying side is loaded with the first message that needs it, so that a child which only receives, or answers
-with numbers and texts, never pays for it.
+carrying side is loaded with the first message that needs it, so that neither a program that sends nothing nor
+a child that only receives, or answers with numbers and texts, pays for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import pickle
 from multiprocessing import reduction as _plain
 
-from bequest.carry.buffers import Stream, message_of
 from bequest.errors import CarryError
 from bequest.launch.watched import watching
 from bequest.mirror import reflect
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from multiprocessing.reduction import recv_handle as recv_handle
     from multiprocessing.reduction import send_handle as send_handle
     from typing import Any, NoReturn
+
+    from bequest.carry.buffers import Stream
 
 
 class ForkingPickler(_plain.ForkingPickler):
@@ -86,6 +87,8 @@ class _KnownOnly(pickle.Pickler):
 
 def _pickle_known(obj: Any) -> Stream | None:
     """Return a pickle of `obj`, or None where it is not made of built-in values alone, or too deep."""
+    from bequest.carry.buffers import Stream
+
     stream = Stream()
     try:
         _KnownOnly(stream, pickle.HIGHEST_PROTOCOL).dump(obj)
@@ -106,6 +109,8 @@ def pack_message(obj: Any, beside: bool) -> Any:
         watching.watcher.sends(obj)
     known = _pickle_known(obj)
     if known is not None:
+        from bequest.carry.buffers import message_of
+
         return message_of(known)
     from bequest.carry.pickler import message
 

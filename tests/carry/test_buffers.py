@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import resource
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -616,3 +617,34 @@ def test_copied_where_there_can_be_no_more_maps(monkeypatch: pytest.MonkeyPatch)
 def test_connections_of_the_standard_library_are_left_alone() -> None:
     """Large data through one that bequest did not make goes as it always did."""
     assert not hasattr(Connection, "_beside")
+
+
+def test_interrupts_wait_for_those_who_still_copy() -> None:
+    """^C, twice, while a thread works in memory of the caller: it is raised when none does any more."""
+    begun, done, working = threading.Event(), threading.Event(), []
+    heard = [threading.Event(), threading.Event()]
+
+    def hear_interrupt(*_: object) -> None:
+        next(one for one in heard if not one.is_set()).set()
+        raise KeyboardInterrupt
+
+    def work(_: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            assert begun.wait(LIMIT_S)
+            done.set()
+            return
+        working.append(1)
+        begun.set()
+        assert done.wait(LIMIT_S)  # from here on the main thread waits
+        for one in heard:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert one.wait(LIMIT_S)
+        working.clear()
+
+    before = signal.signal(signal.SIGINT, hear_interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            memory.for_each(work, range(2), 2)
+        assert not working
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -361,6 +361,13 @@ CHANGES: dict[str, tuple[str, str, str]] = {
         "json.dumps({1})",
         '"own"',
     ),
+    "object that equals what it replaces, since the last start": (
+        "first = mp.Process(target=int); first.start(); first.join();"
+        " body = {'default': lambda self, it: 'own', '__eq__': lambda self, other: True};"
+        " json._default_encoder = type('Own', (json.JSONEncoder,), body)()",
+        "json.dumps({1})",
+        '"own"',
+    ),
     "first day of the week": (
         "import calendar; calendar.setfirstweekday(6)",
         "__import__('calendar').firstweekday()",

@@ -240,6 +240,35 @@ def test_check_runs_a_module(programs: Programs) -> None:
     assert (ended.status, ended.output.strip(), found["places"]) == (5, "['one']", [])
 
 
+STOPPED = """\
+import os, signal
+
+class Stopped(BaseException):
+    pass
+
+def stop(*_):
+    raise Stopped
+
+signal.signal(signal.SIGTERM, stop)
+try:
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+except Stopped:
+    print("stopped", flush=True)
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize("command", ["explain", "check"])
+def test_sigterm_is_the_programs(programs: Programs, command: str) -> None:
+    """Who ends `bequest explain` or `check` ends the program, which may clean up; the report still comes."""
+    programs.write("program.py", STOPPED)
+
+    ended = programs.python("-m", "bequest", command, "program.py")
+
+    assert (ended.output, ended.status) == ("stopped\n", 3), ended
+
+
 @pytest.mark.parametrize("arguments", [["explain"], ["check", "--nonsense", "x.py"], ["explain", "--html"]])
 def test_wrong_command_line_is_refused(programs: Programs, arguments: list[str]) -> None:
     """A command line that cannot be understood ends with status 2 and the usage."""

@@ -129,6 +129,17 @@ def test_sentinel_tells_the_end(ctx: Any, start: Start) -> None:
     assert exit_code(process) == -signal.SIGKILL
 
 
+def test_exit_code_is_known_with_the_end(clean_ctx: Any, start: Start) -> None:
+    """Who has seen a sentinel ready finds the exit code, however quickly it asks."""
+    codes = []
+    for _ in range(20):
+        process = start(clean_ctx, children.end_with, "_exit 7")
+        connection.wait([process.sentinel], timeout=LIMIT_S)
+        codes.append(process.exitcode)
+
+    assert codes == [7] * 20
+
+
 def test_join_gives_up_in_time(ctx: Any, start: Start) -> None:
     """join() with a timeout returns while the child goes on."""
     ours, theirs = ctx.Pipe()

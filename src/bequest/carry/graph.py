@@ -37,7 +37,6 @@ Remake = Callable[[str], tuple[str, tuple[str, ...]] | None]
 """Gives the source that makes a global of the main module again and the globals it reads, or None."""
 
 _CAN_BE_COPIED = (shapes.PLAIN, shapes.COPIED, shapes.COPIED_UNLESS_GLOBAL, shapes.OWN_WAY_BUT_USERS)
-ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex))
 PROTOCOL = 5
 
 
@@ -185,7 +184,7 @@ class PackingPickler:
 
     def _can_reduce(self, value: Any) -> bool:
         kind = type(value)
-        if kind in ATOMS or kind in (dict, list, tuple, set, frozenset, FunctionType):
+        if kind in instances.ATOMS or kind in (dict, list, tuple, set, frozenset, FunctionType):
             return True
         if registry.find(kind) is None and shapes.shape_of(kind) in _CAN_BE_COPIED:
             return True  # what it holds in turn is another matter, and perhaps a cycle
@@ -268,7 +267,7 @@ class PackingPickler:
 
     @staticmethod
     def _is_light(value: Any) -> bool:
-        return type(value) in ATOMS or shapes.shape_of(type(value)) is shapes.PLAIN
+        return type(value) in instances.ATOMS or shapes.shape_of(type(value)) is shapes.PLAIN
 
     def own_way(self, obj: Any) -> Any:
         """Reduce an object by its own `__reduce_ex__`, so that what that raises can be told with its path."""

@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FAR_ENOUGH = 200  # objects: a value that holds more is taken to lead back
-_ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex))
 _hashing = Remembered()
-_NO_FURTHER = (
-    type,
-    ModuleType,
-    FunctionType,
-)  # these are known to the stream before what they hold is packed
+# These are known to the stream before what they hold is packed.
+_NO_FURTHER = (type, ModuleType, FunctionType)
 
 
 def hashes_itself(kind: type) -> bool:
@@ -49,7 +45,9 @@ def leads_back(obj: Any) -> bool:
 def leading_back(obj: Any, attributes: dict[str, Any]) -> set[str]:
     """Return the names of the attributes, or slots, through which `obj` may be reached again."""
     return {
-        name for name, value in attributes.items() if type(value) not in _ATOMS and _may_lead_back(value, obj)
+        name
+        for name, value in attributes.items()
+        if type(value) not in instances.ATOMS and _may_lead_back(value, obj)
     }
 
 
@@ -60,7 +58,7 @@ def _may_lead_back(value: Any, obj: Any) -> bool:
         here = ahead.pop()
         if here is obj or len(seen) > _FAR_ENOUGH:
             return True
-        if type(here) not in _ATOMS and id(here) not in seen and not isinstance(here, _NO_FURTHER):
+        if type(here) not in instances.ATOMS and id(here) not in seen and not isinstance(here, _NO_FURTHER):
             seen[id(here)] = here
             ahead += gc.get_referents(here)
     return False

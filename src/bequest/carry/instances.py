@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Container
     from typing import Any
 
+ATOMS: frozenset[type] = frozenset((int, float, str, bytes, bool, type(None), complex))
+"""Types whose objects hold no other object; most of what a message has is of these."""
+
 # How each builtin base holds its content: by value, handed to `base.__new__`, or as items filled in
 # afterwards.
 _BY_VALUE: tuple[Any, ...] = (int, float, complex, str, bytes, tuple)

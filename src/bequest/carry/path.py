@@ -19,7 +19,7 @@ from typing import Any
 from bequest.carry import instances, modules
 from bequest.carry.reads import reads
 
-_ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex, range))
+_ATOMS = instances.ATOMS | {range}
 _HEAPTYPE = 1 << 9
 _MADE_OF_LOCKS = ("multiprocessing.queues", "multiprocessing.synchronize", "multiprocessing.sharedctypes")
 _TOLD_DEPTH = 60  # steps of a path that are told; a longer one is cut in the middle

@@ -17,7 +17,8 @@ from typing import Any
 
 from bequest.carry.buffers import Stream, message_of
 from bequest.carry.dependence import Dependence
-from bequest.carry.graph import ATOMS, PROTOCOL, LeftObject, PackingPickler, Remake
+from bequest.carry.graph import PROTOCOL, LeftObject, PackingPickler, Remake
+from bequest.carry.instances import ATOMS
 from bequest.carry.path import Path
 from bequest.errors import CarryError, SharingError
 

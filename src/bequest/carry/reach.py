@@ -15,7 +15,7 @@ import os
 import sys
 from types import CodeType, FunctionType, ModuleType
 
-from bequest.carry import arrival, identity, modules, namespaces
+from bequest.carry import arrival, identity, instances, modules, namespaces
 from bequest.carry.reads import reads
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Route = tuple[int | str, ...]  # from an importable function or class: cells by number, attributes by name
 
-_ATOMS = (int, float, complex, str, bytes, bool, type(None), range, type(...))
+_ATOMS: tuple[type, ...] = (*instances.ATOMS, range, type(...))
 _FOUND_BY_IMPORT = (ModuleType, staticmethod, classmethod, property)
 _HEAPTYPE = 1 << 9
 _PARTS = ("__func__", "fget", "fset", "fdel", "func")  # of descriptors that hold functions

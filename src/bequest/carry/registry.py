@@ -4,8 +4,9 @@
     pickler -> find(type(obj)) -> reducer
 
 Types are named by `module.qualname`, never imported, so that a reducer for an optional or heavy package costs
-nothing where the package is not loaded. The modules that register are listed in `_FAMILIES`; they are
-imported when the first message is packed, and a receiver imports only the one that rebuilds what it got.
+nothing where the package is not loaded. The modules that register are listed in `_FAMILIES`, which are
+imported when the first message is packed, and in `_LATE`, each imported with the first object that needs it.
+A receiver imports only the one that rebuilds what it got.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ _FAMILIES = (
     "options",
     "arrays",
 )
+# By the top-level module of the types that it reduces.
+_LATE = {
+    "_ctypes": "foreign",
+    "ctypes": "foreign",
+    "sqlite3": "sqlite",
+    "_weakrefset": "weak",
+    "weakref": "weak",
+    "_sre": "matching",
+    "re": "matching",
+}
 
 # `Reduced` is the tuple of 2 to 6 items that `object.__reduce__` documents.
 
@@ -112,11 +123,11 @@ def find(kind: type) -> Reducer | None:
     known: tuple[Reducer | None] | None = _found.get(kind)
     if known is not None:
         return known[0]
-    _load_families()
-    reducer = _exact.get(_name(kind))
+    own, *bases = [_name(base) for base in kind.__mro__]
+    _load_families(own, *bases)
+    reducer = _exact.get(own)
     if reducer is None:
-        bases = (_with_subclasses.get(_name(base)) for base in kind.__mro__[1:])
-        reducer = next((found for found in bases if found is not None), None)
+        reducer = next((_with_subclasses[base] for base in bases if base in _with_subclasses), None)
     _found.put(kind, (reducer,))
     return reducer
 
@@ -125,6 +136,8 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _load_families() -> None:
-    for family in _FAMILIES:
+def _load_families(*names: str) -> None:
+    """Load all that may reduce what has one of these names."""
+    late = {name.partition(".")[0] for name in names} & _LATE.keys()
+    for family in (*_FAMILIES, *(_LATE[top] for top in late)):
         importlib.import_module(f"bequest.carry.objects.{family}")

@@ -136,25 +136,27 @@ def _run(request: Request, watch: str, look: Callable[[], None]) -> int:
     """Run the program to its end, calling `look` now and then; return its status as a shell has it."""
     flags = _util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private, in all versions
     command = [sys.executable, *flags, "-m", "bequest", "run", *request.run]
-    with _interrupts_left_to_program():
+    # ^C comes to the program as well, which decides what it means; not ignored, or it would inherit that.
+    with _handling(signal.SIGINT, lambda *_: None):
         program = subprocess.Popen(command, env={**os.environ, watched.VARIABLE: watch})
-        while True:
-            try:
-                status = program.wait(_LOOK_EVERY_S)
-            except subprocess.TimeoutExpired:
-                look()
-            else:
-                look()
-                return status if status >= 0 else 128 - status
+        with _handling(signal.SIGTERM, lambda number, _: program.send_signal(number)):
+            while True:
+                try:
+                    status = program.wait(_LOOK_EVERY_S)
+                except subprocess.TimeoutExpired:
+                    look()
+                else:
+                    look()
+                    return status if status >= 0 else 128 - status
 
 
 @contextlib.contextmanager
-def _interrupts_left_to_program() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: a program would inherit that
+def _handling(number: int, handler: Callable[[int, Any], object]) -> Iterator[None]:
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def write_json(where: str, text: str) -> None:

@@ -19,7 +19,7 @@ from bequest.carry import instances, modules
 _MOST_OBJECTS = 20_000
 _DEEPEST = 12
 _SHOWN = 60
-_ATOMS = (int, float, complex, bool, type(None), str, bytes, bytearray, range, type(...))
+_ATOMS: tuple[type, ...] = (*instances.ATOMS, bytearray, range, type(...))
 # What two processes share only where it was handed over: one that an import makes anew is another one.
 _SHARED_MODULES = (
     "multiprocessing.synchronize",

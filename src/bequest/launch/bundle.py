@@ -1,6 +1,6 @@
 """The code of the modules that every spawned child imports, handed over instead of looked for.
 
-    parent: packed() -> bytes in front of the message      child: unpack(bytes) -> their imports find it
+    parent: packed() -> bytes in front of the message      child: Unpacked(bytes) -> their imports find it
 
 A child that begins imports some forty small modules, and for each the import system asks the file system
 where it is, whether its source has changed, and for its compiled form: half of the time that they take. The

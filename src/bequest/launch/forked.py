@@ -33,7 +33,6 @@ util: Any = _util  # private names of it are used: the same in all versions
 
 _LEISURE_S = 0.005  # so long without a start, and none is near: there is time to rehearse it
 _LONGEST_MS = 1 << 30  # that poll() takes; twelve days are as good as for ever
-_STANDARD = 3  # stdin, stdout, stderr
 
 
 class Inherited:
@@ -150,7 +149,7 @@ def _rehearse(inherited: Inherited) -> None:
     header, body = rehearsal.message()
     ours, theirs = lines.socket_pair()
     with ours, theirs:
-        standard = [number for number in range(_STANDARD) if _is_open(number)]
+        standard = lines.open_standard()
         defaults = {"multiprocessing": None, "bequest": None}
         notes = {"standard": standard, "method": "forkserver", "defaults": defaults, "answer": False}
         lines.send(ours, header, notes, body, [inherited.parent, *standard])
@@ -199,17 +198,9 @@ def _take_over(received: Any) -> Any:
     """Make the standard streams those that came with a start; return the start with the other descriptors."""
     header, notes, body, (tracker, *fds) = received
     given = notes["standard"]
-    for number in range(_STANDARD):
+    for number in range(lines.STANDARD):
         _take_standard(number, fds.pop(0) if number in given else None)
     return header, notes, body, [tracker, *fds]
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _take_standard(number: int, given: int | None) -> None:

@@ -1,6 +1,6 @@
 """Start a new interpreter that runs one call into a module of `bequest.launch`.
 
-    start("child.spawned(...)", fds) -> python FLAGS -c "... child.spawned(...)"
+    start("lean.spawned(...)", fds) -> python FLAGS -c "... lean.spawned(...)"
     a frozen program                 -> PROGRAM --multiprocessing-fork pipe_handle=FD -> freeze_support()
 
 It has this interpreter's flags and search path. What becomes of the process is the caller's to follow.
@@ -29,7 +29,7 @@ _MAX_PATH_TEXT = 100_000
 
 
 def start(call: str, fds: list[int]) -> int:
-    """Start an interpreter that runs `call`, such as `"child.spawned(3, 4)"`; return its process id.
+    """Start an interpreter that runs `call`, such as `"lean.spawned(3, 4)"`; return its process id.
 
     Args:
         call: Names a module of `bequest.launch` first.

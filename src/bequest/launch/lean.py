@@ -1,6 +1,6 @@
 """`multiprocessing` for a new interpreter that may need little of it, and what starts there: a spawned child.
 
-    python -c "... lean.spawned(...)" -> multiprocessing, dear parts to be loaded when used -> child.spawned
+    python -c "... lean.spawned(...)" -> multiprocessing, dear parts to be loaded when used -> child
 
 Half of what a spawned child takes to begin is what `multiprocessing` imports and most children never use:
 pickling in Python, sockets, subprocesses, running modules, enums for signals. Here its submodules that import

@@ -32,6 +32,9 @@ BEGUN = Struct("<cq")
 ENDED = Struct("<cqq")
 """`S`, pid and exit code: the template has reaped the child."""
 
+STANDARD = 3
+"""How many standard streams there are: stdin, stdout, stderr, under the descriptors from 0 on."""
+
 MOST_DESCRIPTORS = 250  # in one message; Linux takes 253 (SCM_MAX_FD)
 MOST_BYTES = 1 << 17
 INLINE_BYTES = 1 << 16
@@ -108,6 +111,19 @@ def tell(end: socket.socket, message: bytes) -> None:
         end.send(message)
     except OSError:
         pass
+
+
+def open_standard() -> list[int]:
+    """Return those of the descriptors 0, 1 and 2 that are open."""
+    return [fd for fd in range(STANDARD) if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def beside(fds: Sequence[int]) -> list[tuple[int, int, array[int]]]:

@@ -35,14 +35,13 @@ if TYPE_CHECKING:
 
 util: Any = _util  # private names of it are used: the same in all versions
 
-_STANDARD = 3  # stdin, stdout, stderr
 _LEISURE_MS = 5
 """A child is forked ahead when nothing has been asked for so long, or another one has ended."""
 
 
 def main(channel_fd: int, watch_fd: int) -> NoReturn:
     """Be a template process; does not return. `watch_fd` becomes readable when the parent ends."""
-    for fd in range(_STANDARD):
+    for fd in range(lines.STANDARD):
         _ensure_open(fd)
     for fd in (channel_fd, watch_fd):
         os.set_inheritable(fd, False)

@@ -33,6 +33,7 @@ util: Any = _util  # private names of it are used: the same in all versions
 
 _ATTEMPTS = 10
 _MODULES = "modules"
+_REAPING_S = 1.0  # the template takes 50 microseconds; this long only where it is stopped
 
 SPARE_IDLE_S = 30.0
 """How long a child forked ahead waits for its start, unless `set_forkserver_spare` says otherwise."""
@@ -73,11 +74,11 @@ class Popen(StartedPopen):
             try:
                 message = os.read(self._line, lines.MOST_BYTES)
             except BlockingIOError:
-                return
-            except (
-                ConnectionResetError
-            ):  # once, where it ended with its start unread; then what has been said
+                if not self._is_being_reaped():
+                    return
                 continue
+            except ConnectionResetError:
+                continue  # once, where it ended with its start unread; then comes what has been said
             if message[:1] == b"A":
                 self._keep = None
                 templates.learn(marshal.loads(message[1:]))
@@ -87,6 +88,15 @@ class Popen(StartedPopen):
                 self._orphaned = True
         if self._orphaned and self.returncode is None:
             self._look_at_orphan()
+
+    def _is_being_reaped(self) -> bool:
+        """Tell whether the child has ended; if so, wait until its end is told.
+
+        Its pidfd, the sentinel, may be ready before the template has reaped it, and who saw that may ask for
+        the exit code at once.
+        """
+        has_ended = self._pidfd is not None and pidfd.is_ready(self._pidfd)
+        return has_ended and pidfd.is_ready(self._line, _REAPING_S)
 
     def _look_at_orphan(self) -> None:
         # The template was killed. The child runs on, or has been reaped by init: only its pidfd can tell.
@@ -161,7 +171,7 @@ class _Templates:
             TemplateEndedError: The template could not be prepared.
             OSError: The system is at a limit.
         """
-        standard = _open_standard()
+        standard = lines.open_standard()
         fds = [handoff.tracker_fd(), *standard, *gifts]
         notes = notes | {"standard": standard}
         attempts = 0
@@ -294,18 +304,6 @@ class _Templates:
             )
         else:  # the main module's doing, or something that runs later: let children do everything
             self._unprepared = True
-
-
-def _open_standard() -> list[int]:
-    return [fd for fd in range(3) if _is_open(fd)]
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _send_start(line: Line, parcel: Parcel, notes: dict[str, Any], fds: list[int]) -> bool:

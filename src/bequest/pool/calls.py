@@ -20,7 +20,8 @@ from weakref import ref
 
 from bequest.carry import buffers, pickler
 from bequest.carry.arrival import cell_contents
-from bequest.carry.graph import ATOMS, PROTOCOL
+from bequest.carry.graph import PROTOCOL
+from bequest.carry.instances import ATOMS
 from bequest.errors import CarryError
 from bequest.launch.watched import watching
 from bequest.pool import wire

@@ -28,21 +28,34 @@ _VARIABLE = "BEQUEST_RUN"
 class _WaitForMultiprocessing:
     """A finder that installs bequest as soon as multiprocessing has been imported."""
 
+    is_done = _is_asking = False
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
         """Find multiprocessing as the other finders do, with a loader that installs bequest behind it."""
-        if name != "multiprocessing":
+        if (
+            name != "multiprocessing" or self.is_done or self._is_asking
+        ):  # by one of the others, which asks all in turn
             return None
-        # Those behind it: the others have been asked, and one of them may do the same.
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            find_spec: Any = getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = find_spec and find_spec(name, path, target)
-            if spec is not None:
-                if _can_import_bequest():
-                    spec.loader = _InstallingLoader(spec, self)  # type: ignore[assignment]  # as it is asked
-                return spec
-        return None
+        self._is_asking = True
+        try:
+            spec: ModuleSpec | None = _find_elsewhere(self, name, path, target)
+            if spec is not None and _can_import_bequest():
+                spec.loader = _InstallingLoader(spec, self)  # type: ignore[assignment]  # as it is asked
+        finally:
+            self._is_asking = False
+        return spec
+
+
+def _find_elsewhere(finder: object, *what: Any) -> Any:
+    # As in `bequest.imports`, which would be an import of the package.
+    for other in list(sys.meta_path):
+        find_spec: Any = getattr(other, "find_spec", None)
+        spec = find_spec(*what) if other is not finder and find_spec is not None else None
+        if spec is not None:
+            return spec
+    return None
 
 
 class _InstallingLoader:
@@ -60,9 +73,11 @@ class _InstallingLoader:
         module.__loader__ = self._loader
         assert self._loader is not None
         self._loader.exec_module(module)
-        if sys.modules.get(module.__name__) is not module or self._finder not in sys.meta_path:
+        if sys.modules.get(module.__name__) is not module or self._finder.is_done:
             return  # somebody's own copy, or not the first import
-        sys.meta_path.remove(self._finder)
+        self._finder.is_done = True
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         method, _, strict = os.environ.get(_VARIABLE, "").partition(":")
         from bequest.install import install
 

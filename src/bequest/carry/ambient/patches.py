@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from itertools import chain
+from operator import is_
 from types import FunctionType, ModuleType
 
 from bequest.carry.ambient import waiting
@@ -69,11 +70,9 @@ class _Scanned:
 
     def is_current(self) -> bool:
         """Tell whether nothing has been bound anew since the scan."""
-        # In C, where a list compares by identity first; what is looked for equals nothing but itself.
-        try:
-            return self.look() == self.held
-        except Exception:  # noqa: BLE001 - an object that cannot be compared (an array) is another one now
-            return False
+        now = self.look()
+        # In C, and without a word to the objects, whose `__eq__` may be anybody's.
+        return len(now) == len(self.held) and all(map(is_, now, self.held))
 
 
 def _own_classes(module: ModuleType) -> list[tuple[str, type]]:

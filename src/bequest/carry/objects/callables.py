@@ -3,7 +3,7 @@
     lru_cache wrapper -> function, options, what it holds -> one that holds it, without calling the function
     [].append, (5).__add__, str.upper, super() -> the class that defines it, its name, what it is bound to
 
-Functions and methods of Python are `carry.functions`'s. For callbacks and libraries of ctypes see `foreign`.
+Functions and methods of Python are `carry.functions`'s.
 """
 
 from __future__ import annotations
@@ -345,22 +345,3 @@ def make_ufunc(function: Callable[..., Any], nin: int, nout: int, identity: Any)
     import numpy
 
     return numpy.frompyfunc(function, nin, nout, **({} if identity is None else {"identity": identity}))
-
-
-# -- ctypes, in a module of its own
-
-
-@carries("_ctypes.CFuncPtr", "_ctypes.PyCFuncPtr", subclasses=True)
-def reduce_ctypes_function(function: Any, packing: Packing) -> Reduced:
-    """See `foreign`."""
-    from bequest.carry.objects import foreign
-
-    return foreign.reduce_function(function, packing)
-
-
-@carries("ctypes.CDLL", subclasses=True)
-def reduce_library(library: Any, packing: Packing) -> Reduced:
-    """See `foreign`."""
-    from bequest.carry.objects import foreign
-
-    return foreign.reduce_library(library, packing)

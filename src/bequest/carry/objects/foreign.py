@@ -15,7 +15,7 @@ import gc
 import sys
 
 from bequest.carry import bindings, identity, namespaces
-from bequest.carry.registry import NotCarriedError
+from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _REMEDY = "Pass what it points to, or make it in the process that uses it"
 # -- instances
 
 
+@carries("_ctypes.Structure", "_ctypes.Union", "_ctypes.Array", "_ctypes._SimpleCData", subclasses=True)
 def reduce_instance(obj: Any, packing: Packing) -> Reduced:
     """Reduce a structure, union, array or simple value."""
     if hasattr(obj, "_wrapper"):  # in multiprocessing's shared memory
@@ -168,6 +169,7 @@ def fill_parts(obj: Any, parts: Any) -> None:
 # -- pointers
 
 
+@carries("_ctypes._Pointer", subclasses=True)
 def reduce_pointer(pointer: Any, packing: Packing) -> Reduced:
     """Reduce a pointer, null or to an object that it keeps alive."""
     if not pointer:
@@ -195,6 +197,7 @@ def pointer_to(kind: Any, target: Any, offset: int) -> Any:
 # -- functions
 
 
+@carries("_ctypes.CFuncPtr", "_ctypes.PyCFuncPtr", subclasses=True)
 def reduce_function(function: Any, packing: Packing) -> Reduced:
     """Reduce a callback made of a Python function, or a function of a library."""
     kind = type(function)
@@ -277,6 +280,7 @@ def set_function(function: Any, state: tuple[Any, Any, Any]) -> None:
 # -- libraries
 
 
+@carries("ctypes.CDLL", subclasses=True)
 def reduce_library(library: Any, packing: Packing) -> Reduced:
     """Reduce a library to its name and the functions that have been looked up and maybe set up."""
     if library is ctypes.pythonapi:
@@ -303,9 +307,10 @@ def set_library(library: Any, attributes: dict[str, Any]) -> None:
     library.__dict__.update(attributes)
 
 
-# -- classes
+# -- classes, which are asked for by their metaclass
 
 
+@carries("_ctypes.PyCPointerType", "_ctypes.PyCArrayType", "_ctypes.PyCFuncPtrType", subclasses=True)
 def reduce_derived_class(kind: Any, packing: Packing) -> Reduced:
     """Reduce a class that ctypes keeps one of for each way to make it."""
     if issubclass(kind, ctypes._Pointer) and isinstance(getattr(kind, "_type_", None), type):
@@ -324,7 +329,8 @@ def array_class(item: Any, length: int) -> Any:
     return item * length
 
 
-def reduce_simple_class(kind: Any) -> Reduced | None:
+@carries("_ctypes.PyCSimpleType", subclasses=True)
+def reduce_simple_class(kind: Any, packing: Packing) -> Any:
     """Reduce the class of a number in the other byte order, which ctypes makes with each; None for others."""
     order = f"__ctype_{sys.byteorder[0]}e__"
     native = getattr(kind, order, kind)
@@ -332,6 +338,7 @@ def reduce_simple_class(kind: Any) -> Reduced | None:
     return None if native is kind else (getattr, (native, other))
 
 
+@carries("_ctypes.PyCStructType", "_ctypes.UnionType", subclasses=True)
 def reduce_structure_class(kind: Any, packing: Any) -> Reduced:
     """Reduce a structure or union that no import finds; its fields may point to itself, so they are state."""
     attributes = {

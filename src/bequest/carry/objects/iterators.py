@@ -412,22 +412,6 @@ def reduce_ordered_view(view: Any, packing: Packing) -> Reduced:
     return rebuild_view, (type(view).__name__.removeprefix("odict_"), True, gc.get_referents(view)[0])
 
 
-@carries("re.Match")
-def reduce_match(match: Any, packing: Packing) -> Reduced:
-    """See `matching`."""
-    from bequest.carry.objects import matching
-
-    return matching.reduce_match(match, packing)
-
-
-@carries("_sre.SRE_Scanner")
-def reduce_scanner(scanner: Any, packing: Packing) -> Reduced:
-    """See `matching`."""
-    from bequest.carry.objects import matching
-
-    return matching.reduce_scanner(scanner, packing)
-
-
 @carries("functools.KeyWrapper")
 def reduce_key(key: Any, packing: Packing) -> Reduced:
     """What `functools.cmp_to_key` returns, or a key that this has made."""

@@ -8,7 +8,7 @@ scanner -> its pattern, its string and how often it has searched -> searched aga
 
 from __future__ import annotations
 
-from bequest.carry.registry import NotCarriedError
+from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bequest.carry.registry import Packing, Reduced
 
 
+@carries("re.Pattern")
 def reduce_pattern(pattern: Any, packing: Packing) -> Reduced:
     """Its text and flags; one that a `re.Scanner` has compiled of several texts has none."""
     import re
@@ -27,6 +28,7 @@ def reduce_pattern(pattern: Any, packing: Packing) -> Reduced:
     return re.compile, (pattern.pattern, pattern.flags)
 
 
+@carries("re.Scanner", subclasses=True)
 def reduce_lexer(lexer: Any, packing: Packing) -> Reduced:
     """What a `re.Scanner` holds, but for its compiled pattern, and for the match at which it is."""
     from bequest.carry.instances import reduce_by_state
@@ -66,6 +68,7 @@ def rebuild_scanner(pattern: Any, string: Any, start: int, end: int, searches: i
     return scanner
 
 
+@carries("re.Match")
 def reduce_match(match: re.Match[Any], packing: Packing) -> Reduced:
     """The way to find it again, tried here first."""
     pattern, string, start, end = match.re, match.string, match.pos, match.endpos
@@ -88,6 +91,7 @@ def reduce_match(match: re.Match[Any], packing: Packing) -> Reduced:
     )
 
 
+@carries("_sre.SRE_Scanner")
 def reduce_scanner(scanner: Any, packing: Packing) -> Reduced:
     """After as many searches as it has made: counted on another scanner over the same text."""
     from bequest.carry.objects import peek

@@ -1,7 +1,6 @@
 """Views of memory, read-only views of dicts, and the frames that stay where they run.
 
     memoryview -> the object under it and the place of the view on it -> a view of the receiver's copy
-    weakref, proxy, WeakSet, finalize ... -> see `weak`;  ctypes instances -> see `foreign`
 
 What views the same object in the sender views the same object in the receiver.
 """
@@ -162,108 +161,6 @@ def _class_of_namespace(mapping: Any) -> type | None:
 
 def _is_namespace_of(mapping: Any, owner: type) -> bool:
     return gc.get_referents(owner.__dict__)[0] is mapping
-
-
-# -- weak references and ctypes, in modules of their own
-
-
-@carries("weakref.ReferenceType", "weakref.ref", subclasses=True)
-def reduce_reference(reference: Any, packing: Packing) -> Reduced:
-    """See `weak`."""
-    from bequest.carry.objects import weak
-
-    return weak.reduce_reference(reference, packing)
-
-
-@carries("weakref.WeakMethod", subclasses=True)
-def reduce_weak_method(reference: Any, packing: Packing) -> Reduced:
-    """See `weak`."""
-    from bequest.carry.objects import weak
-
-    return weak.reduce_method(reference, packing)
-
-
-@carries("weakref.ProxyType", "weakref.CallableProxyType")
-def reduce_proxy(proxy: Any, packing: Packing) -> Reduced:
-    """See `weak`."""
-    from bequest.carry.objects import weak
-
-    return weak.reduce_proxy(proxy, packing)
-
-
-@carries("_weakrefset.WeakSet", "weakref.WeakSet", subclasses=True)
-def reduce_weak_set(members: Any, packing: Packing) -> Reduced:
-    """See `weak`."""
-    from bequest.carry.objects import weak
-
-    return weak.reduce_set(members, packing)
-
-
-@carries("weakref.WeakValueDictionary", subclasses=True)
-def reduce_weak_values(table: Any, packing: Packing) -> Reduced:
-    """See `weak`."""
-    from bequest.carry.objects import weak
-
-    return weak.reduce_values(table, packing)
-
-
-@carries("weakref.WeakKeyDictionary", subclasses=True)
-def reduce_weak_keys(table: Any, packing: Packing) -> Reduced:
-    """See `weak`."""
-    from bequest.carry.objects import weak
-
-    return weak.reduce_keys(table, packing)
-
-
-@carries("weakref.finalize")
-def reduce_finalizer(finalizer: Any, packing: Packing) -> Reduced:
-    """See `weak`."""
-    from bequest.carry.objects import weak
-
-    return weak.reduce_finalizer(finalizer, packing)
-
-
-@carries("_ctypes.Structure", "_ctypes.Union", "_ctypes.Array", "_ctypes._SimpleCData", subclasses=True)
-def reduce_ctypes_instance(obj: Any, packing: Packing) -> Reduced:
-    """See `foreign`."""
-    from bequest.carry.objects import foreign
-
-    return foreign.reduce_instance(obj, packing)
-
-
-@carries("_ctypes._Pointer", subclasses=True)
-def reduce_ctypes_pointer(pointer: Any, packing: Packing) -> Reduced:
-    """See `foreign`."""
-    from bequest.carry.objects import foreign
-
-    return foreign.reduce_pointer(pointer, packing)
-
-
-# ctypes classes are asked for by their metaclass.
-
-
-@carries("_ctypes.PyCPointerType", "_ctypes.PyCArrayType", "_ctypes.PyCFuncPtrType", subclasses=True)
-def reduce_derived_class(kind: Any, packing: Packing) -> Reduced:
-    """See `foreign`."""
-    from bequest.carry.objects import foreign
-
-    return foreign.reduce_derived_class(kind, packing)
-
-
-@carries("_ctypes.PyCStructType", "_ctypes.UnionType", subclasses=True)
-def reduce_structure_class(kind: Any, packing: Packing) -> Reduced:
-    """See `foreign`."""
-    from bequest.carry.objects import foreign
-
-    return foreign.reduce_structure_class(kind, packing)
-
-
-@carries("_ctypes.PyCSimpleType", subclasses=True)
-def reduce_simple_class(kind: Any, packing: Packing) -> Any:
-    """See `foreign`; None for one that goes as other classes do."""
-    from bequest.carry.objects import foreign
-
-    return foreign.reduce_simple_class(kind)
 
 
 # -- what stays

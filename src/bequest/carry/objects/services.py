@@ -113,22 +113,6 @@ def reduce_struct(packer: Any, packing: Packing) -> Reduced:
     return type(packer), (packer.format,)
 
 
-@carries("re.Scanner", subclasses=True)
-def reduce_lexer(lexer: Any, packing: Packing) -> Reduced:
-    """See `matching`."""
-    from bequest.carry.objects import matching
-
-    return matching.reduce_lexer(lexer, packing)
-
-
-@carries("re.Pattern")
-def reduce_pattern(pattern: Any, packing: Packing) -> Reduced:
-    """See `matching`."""
-    from bequest.carry.objects import matching
-
-    return matching.reduce_pattern(pattern, packing)
-
-
 _SCANNER_PARTS = (
     "strict",
     "object_hook",
@@ -246,33 +230,6 @@ def refuse_handle(handle: Any, packing: Packing) -> Reduced:
     raise NotCarriedError(
         "it is a handle of a C library in this process", "Open it in the process that uses it"
     )
-
-
-# -- sqlite3, in a module of its own
-
-
-@carries("sqlite3.Connection", subclasses=True)
-def reduce_connection(connection: Any, packing: Packing) -> Reduced:
-    """See `sqlite`."""
-    from bequest.carry.objects import sqlite
-
-    return sqlite.reduce_connection(connection, packing)
-
-
-@carries("sqlite3.Row")
-def reduce_row(row: Any, packing: Packing) -> Reduced:
-    """See `sqlite`."""
-    from bequest.carry.objects import sqlite
-
-    return sqlite.reduce_row(row, packing)
-
-
-@carries("sqlite3.Cursor", subclasses=True)
-def reduce_cursor(cursor: Any, packing: Packing) -> Reduced:
-    """See `sqlite`."""
-    from bequest.carry.objects import sqlite
-
-    return sqlite.reduce_cursor(cursor, packing)
 
 
 @carries("sqlite3.Blob")

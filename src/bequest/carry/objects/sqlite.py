@@ -20,7 +20,7 @@ import sqlite3
 
 from bequest.carry import instances
 from bequest.carry.objects.parts import require
-from bequest.carry.registry import NotCarriedError
+from bequest.carry.registry import NotCarriedError, carries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _PRAGMAS = (
 )
 
 
+@carries("sqlite3.Connection", subclasses=True)
 def reduce_connection(connection: Any, packing: Packing) -> Reduced:
     """Reduce a connection; nothing of it changes, and nothing is written."""
     kind = type(connection)
@@ -140,6 +141,7 @@ def set_connection(connection: Any, state: dict[str, Any]) -> None:
 # -- cursors and rows
 
 
+@carries("sqlite3.Cursor", subclasses=True)
 def reduce_cursor(cursor: Any, packing: Packing) -> Reduced:
     """Reduce a cursor that is not half way through a statement."""
     connection = cursor.connection
@@ -190,6 +192,7 @@ def set_cursor(cursor: Any, state: tuple[dict[str, Any], Any]) -> None:
     instances.fill(cursor, attributes)
 
 
+@carries("sqlite3.Row")
 def reduce_row(row: Any, packing: Packing) -> Reduced:
     """Reduce a row to its names and values."""
     return make_row, (tuple(row.keys()), tuple(row))

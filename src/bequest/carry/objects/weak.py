@@ -138,6 +138,7 @@ def _extras(obj: Any, *names: str) -> Any:
     return (attributes or None, slots or None, None) if attributes or slots else None
 
 
+@carries("weakref.ReferenceType", "weakref.ref", subclasses=True)
 def reduce_reference(reference: Any, packing: Packing) -> Reduced:
     """Reduce a `weakref.ref`, also of a subclass that adds attributes."""
     kind, referent = type(reference), reference()
@@ -160,6 +161,7 @@ def dead_reference(kind: type[ref[Any]]) -> ref[Any]:
     return ref.__new__(kind, _Gone())
 
 
+@carries("weakref.WeakMethod", subclasses=True)
 def reduce_method(reference: Any, packing: Packing) -> Reduced:
     """Reduce a `weakref.WeakMethod`; its own callback is a closure that holds the user's."""
     kind, method = type(reference), reference()
@@ -194,6 +196,7 @@ def dead_method(kind: type[weakref.WeakMethod[Any]]) -> Any:
     return weakref.WeakMethod.__new__(kind, method)
 
 
+@carries("weakref.ProxyType", "weakref.CallableProxyType")
 def reduce_proxy(proxy: Any, packing: Packing) -> Reduced:
     """Reduce a proxy; its callback is all that the garbage collector sees of it."""
     try:
@@ -229,6 +232,7 @@ def dead_proxy(is_callable: bool) -> Any:
 # -- containers
 
 
+@carries("_weakrefset.WeakSet", "weakref.WeakSet", subclasses=True)
 def reduce_set(members: Any, packing: Packing) -> Reduced:
     """Reduce a `WeakSet` to its members that are alive."""
     alive = [member for member in [reference() for reference in list(members.data)] if member is not None]
@@ -238,6 +242,7 @@ def reduce_set(members: Any, packing: Packing) -> Reduced:
     return make_container, (type(members), 0), (watch, opening, pairs, extras), None, None, fill_set
 
 
+@carries("weakref.WeakValueDictionary", subclasses=True)
 def reduce_values(table: Any, packing: Packing) -> Reduced:
     """Reduce a `WeakValueDictionary` to its items that are alive."""
     found = [(key, reference()) for key, reference in list(table.data.items())]
@@ -248,6 +253,7 @@ def reduce_values(table: Any, packing: Packing) -> Reduced:
     return make_container, (type(table), 1), (watch, opening, triples, extras), None, None, fill_values
 
 
+@carries("weakref.WeakKeyDictionary", subclasses=True)
 def reduce_keys(table: Any, packing: Packing) -> Reduced:
     """Reduce a `WeakKeyDictionary` to its items that are alive."""
     found = [(reference(), value) for reference, value in list(table.data.items())]
@@ -302,6 +308,7 @@ def fill_keys(table: Any, state: tuple[Any, ...]) -> None:
 # -- finalizers
 
 
+@carries("weakref.finalize")
 def reduce_finalizer(finalizer: Any, packing: Packing) -> Reduced:
     """Reduce a `weakref.finalize`.
 
