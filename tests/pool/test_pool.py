@@ -272,6 +272,25 @@ def test_slow_task_does_not_hold_up_others(make_pool: Callable[..., Pool], tmp_p
     assert results[200].get(LIMIT_S) == "at last"
 
 
+def test_threads_that_call_at_once(make_pool: Callable[..., Pool]) -> None:
+    """No task stays behind, however the calls of several threads and their results meet."""
+    pool = make_pool(2)
+    wrong = []
+
+    def call(seed: int) -> None:
+        for count in (1, 2, 70, 5, 1, 200, 3) * 30:
+            results = [pool.apply_async(tasks.add, (seed, number)) for number in range(count)]
+            wrong.extend(n for n, result in enumerate(results) if result.get(LIMIT_S) != seed + n)
+
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
 def test_callbacks_may_call_and_may_fail(
     make_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

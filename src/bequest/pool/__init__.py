@@ -32,6 +32,7 @@ _MODULES = frozenset(
         "executor",
         "executor_outcomes",
         "feed",
+        "forking",
         "future",
         "handle",
         "intake",

@@ -13,18 +13,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bequest.errors import PoolEndedError
+from bequest.pool import forking
 from bequest.pool.calls import FunctionTable
 from bequest.pool.crew import Crew, Manning, end_of
 from bequest.pool.intake import Intake
 from bequest.pool.poller import Poller
 from bequest.pool.rescue import Rescue
-from bequest.pool.shares import portion
+from bequest.pool.shares import least_pending, portion
+from bequest.pool.task import EndedError, Options
 from bequest.pool.wire import BEGUN
 
 if TYPE_CHECKING:
@@ -40,13 +41,6 @@ _FRAME_BYTES = 1 << 18
 _UNBOUNDED = 1 << 62
 
 
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-class EndedError(Exception):
-    """The engine takes no more tasks; `Engine.error` says why."""
-
-
 class Engine:
     """Runs tasks on workers. Thread-safe; belongs to the process that made it.
 
@@ -55,6 +49,8 @@ class Engine:
         state: One of RUNNING, CLOSING, BROKEN, TERMINATING, ENDED, in that order.
         crew: Its workers.
         pid: The process that it belongs to.
+        enough: How many tasks must be pending for workers to be given some. It is 1 unless all are busy: who
+            lowers it looks at `pending` afterwards, who raises it at the workers.
     """
 
     def __init__(self, manning: Manning, outcomes: Outcomes) -> None:
@@ -64,16 +60,16 @@ class Engine:
             CarryError: The initializer cannot be carried. Nothing is left behind.
             OSError: There is no room for so many processes. Likewise.
         """
-        self.pid = os.getpid()
-        _engines.add(self)
+        self.pid, self.state = os.getpid(), RUNNING
+        forking.engines.add(self)
         self.functions = FunctionTable()
-        self.state = RUNNING
         self.crew = Crew(manning)
         self.pending: deque[Task] = deque()
         self.lock = threading.Lock()
         self.outcomes = outcomes
         self.sources: list[Any] = []  # what feeds tasks in: as long as there are any, the engine does not end
         self._available: deque[WorkerHandle] = deque()
+        self.enough = 1
         self._sending: tuple[WorkerHandle | None, list[Task]] = (None, [])
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_interrupted = False
@@ -91,8 +87,10 @@ class Engine:
             raise
         for handle in self.crew.handles:
             self._welcome(handle)
-        self.thread = threading.Thread(target=self._run, name="bequest-pool", daemon=True)
-        self._has_begun = False
+        self.thread, self._has_begun = (
+            threading.Thread(target=self._run, name="bequest-pool", daemon=True),
+            False,
+        )
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -101,7 +99,7 @@ class Engine:
         if not self._has_begun:
             try:
                 self.thread.start()
-            except BaseException:  # no more threads are to be had, as when the interpreter ends
+            except BaseException:  # there are no more threads, as when the interpreter ends
                 self.state = ENDED
                 self.crew.dismiss()
                 raise
@@ -117,7 +115,7 @@ class Engine:
             raise EndedError
         task.worker, task.number = None, 0
         self.pending.append(task)
-        if self._available:
+        if self._available and len(self.pending) >= self.enough:
             self.dispatch()
         if self.state is not RUNNING and self.state is not CLOSING:
             self._poller.wake()  # the engine's thread fails what it finds
@@ -142,25 +140,24 @@ class Engine:
         while self.pending and self._available and not self.lock.locked():
             with self.lock:
                 try:
-                    self._send_frame()
+                    is_looking = self._send_frame()
                 except BaseException:
                     # An interrupt (^C) has met the sending: the engine's thread finds out what was sent.
                     self._is_interrupted = True
                     self._poller.wake()
                     raise
+            # Those who have found the lock taken have changed these before.
+            if not is_looking and len(self.pending) < self.enough:
+                return
 
     def hire_for(self, count: int = 0) -> None:
-        """Start a worker where those who are idle are too few for what is pending; for elastic engines.
-
-        Args:
-            count: How many tasks will be pending presently.
-        """
+        """Start a worker where the idle are too few for what is pending and `count` more, if elastic."""
         crew = self.crew
         if len(crew.handles) >= crew.manning.size:
             return
         with self.lock:
             wanted = len(self.pending) + count
-            # As the standard executor counts: idle is who has done something before.
+            # As the standard executor counts: idle is who has worked before.
             idle = sum(h.done > 0 and not h.is_leaving and not h.in_flight for h in crew.handles)
             if self.state is RUNNING and len(crew.handles) < crew.manning.size and idle < wanted:
                 self._hire()
@@ -219,8 +216,7 @@ class Engine:
     def cancel_all(self) -> None:
         """Cancel every task that can be, and has not begun.
 
-        The oldest that a worker has counts as begun, though it may be starting still, as in the standard
-        executor: who submits and then leaves finds something done.
+        The oldest that a worker has counts as begun, as in the standard executor: who leaves finds some done.
         """
         with self.lock:
             given = [task for handle in self.crew.handles for task in [*handle.in_flight.values()][1:]]
@@ -230,7 +226,7 @@ class Engine:
 
     def is_running(self) -> bool:
         """Tell whether tasks are taken."""
-        return self.state is RUNNING or self.state is CLOSING
+        return self.state in (RUNNING, CLOSING)
 
     def is_broken(self) -> bool:
         """Tell whether the engine has given up."""
@@ -243,17 +239,25 @@ class Engine:
 
     # -- sending, with the lock held -------------------------------------------------------------------------
 
-    def _send_frame(self) -> None:
+    def _send_frame(self) -> bool:
+        """Give a worker something to do; return whether there may be more to give."""
         if not (self.pending and self._available):
-            return
-        handle = self._available.popleft()
+            return True
+        handle = self._idle()
+        if handle is None:
+            self.enough = least = least_pending(self.pending[0], len(self.crew.handles))
+            handle = self._idle()
+            if handle is None and len(self.pending) < least:
+                return False
+            self.enough = 1
+        self._available.remove(handle := handle or self._available[0])
         handle.is_listed = False
         self._sending = handle, []
         limit = self.crew.manning.most_tasks
         left = _UNBOUNDED if limit is None else limit - handle.done
         most, handle.ahead = portion(self.pending[0], len(self.pending), len(self.crew.handles), left)
         if handle.is_leaving or most < 1 or not handle.has_room():
-            return
+            return True
         tasks = self._sending[1]
         pending, size = self.pending, 0
         is_bundle = most > 1
@@ -272,12 +276,15 @@ class Engine:
             self._after_giving(handle, tasks)
         self._sending = None, []
         self.enlist(handle)
+        return True
+
+    def _idle(self) -> WorkerHandle | None:
+        return next((handle for handle in list(self._available) if not handle.in_flight), None)
 
     def _after_giving(self, handle: WorkerHandle, tasks: list[Task]) -> None:
         if handle.is_blocked:
             self._poller.watch_room(handle.fd, True)
-        options = tasks[0].options
-        if options is not None and options.timeout is not None:
+        if (options := tasks[0].options) is not None and options.timeout is not None:
             handle.timed = tasks[0]
             if handle.is_ready:
                 self.rescue.set_deadline(handle, options.timeout)
@@ -286,6 +293,8 @@ class Engine:
 
     def enlist(self, handle: WorkerHandle) -> None:
         """Let a worker be found by those who have tasks, if it has room."""
+        if not handle.in_flight:
+            self.enough = 1
         if not handle.is_listed and not handle.is_leaving and handle.has_room():
             most = self.crew.manning.most_tasks
             if most is None or handle.done < most:
@@ -358,8 +367,7 @@ class Engine:
         """Make good for a sending that was interrupted: nobody knows what the worker has got of it."""
         with self.lock:
             self._is_interrupted = False
-            handle, tasks = self._sending
-            self._sending = None, []
+            (handle, tasks), self._sending = self._sending, (None, [])
             if handle is None:
                 return
             have = {id(task) for task in [*handle.in_flight.values(), *islice(self.pending, 2 * len(tasks))]}
@@ -398,9 +406,9 @@ class Engine:
                 self._available.remove(handle)
             if self._sending[0] is handle and not self._sending[1]:
                 self._sending = None, []
-        self._by_fd.pop(handle.fd, None)
         sentinel = handle.process.sentinel
-        self._by_fd.pop(sentinel, None)
+        for fd in (handle.fd, sentinel):
+            self._by_fd.pop(fd, None)
         self._poller.forget(sentinel)
         self.intake.take_last_words(handle)
         self._poller.forget(handle.fd)
@@ -425,14 +433,11 @@ class Engine:
         again = []
         for task in begun:
             if task.options is not None and task.options.retries > 0 and task is not handle.timed:
-                from bequest.pool.task import Options
-
                 task.options = Options(task.options.timeout, task.options.retries - 1)
                 again.append(task)
             else:
                 task.complete(False, self.outcomes.died(task, handle, code))
-        if again:
-            self.put_first(again)
+        self.put_first(again)
 
     def _refill(self) -> None:
         """Start workers in the places of those that have gone."""
@@ -487,14 +492,9 @@ class Engine:
         for task in tasks:
             task.complete(False, self.outcomes.ended(task, self._cause))
 
-
-def _end_in_fork() -> None:
-    """Let a forked child know that the engines are its parent's: nobody works for it."""
-    for engine in list(_engines):
-        engine.lock = threading.Lock()  # it may have been taken by a thread that is not there
-        if engine.state is not ENDED:
-            engine.state = ENDED
-            engine._cause = PoolEndedError("the pool belongs to the process that this one was forked from")
-
-
-os.register_at_fork(after_in_child=_end_in_fork)
+    def end_in_fork(self) -> None:
+        """Know, in a forked child, that nobody works here."""
+        self.lock = threading.Lock()  # it may have been taken by a thread that is not there
+        if self.state is not ENDED:
+            self.state = ENDED
+            self._cause = PoolEndedError("the pool belongs to the process that this one was forked from")

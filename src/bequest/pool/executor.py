@@ -18,7 +18,7 @@ from typing import Any
 
 from bequest.pool import calls, standard, wire
 from bequest.pool.crew import Manning
-from bequest.pool.engine import EndedError, Engine
+from bequest.pool.engine import Engine
 from bequest.pool.executor_outcomes import (
     ABRUPTLY,
     AFTER_SHUTDOWN,
@@ -29,7 +29,7 @@ from bequest.pool.executor_outcomes import (
 from bequest.pool.feed import Feed, Stream, parts, usual_window
 from bequest.pool.future import Future
 from bequest.pool.result import Part
-from bequest.pool.task import options
+from bequest.pool.task import EndedError, options
 from bequest.pool.worker import Settings
 
 _plain = standard.module("concurrent.futures.process")

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError as _TimeoutError
 from typing import TYPE_CHECKING, Any
 
-from bequest.pool.engine import EndedError, Engine
+from bequest.pool.engine import Engine
 from bequest.pool.result import Part
+from bequest.pool.task import EndedError
 
 if TYPE_CHECKING:
     from bequest.pool.task import Task

@@ -11,15 +11,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from bequest import passing
 from bequest.carry.buffers import Message, inline_message
 from bequest.carry.segments import OwnedFd
-from bequest.pool import wire
-from bequest.pool.wire import ENTRY, HEAD, HEAD_BYTES, WAY_BITS, GarbledError
+from bequest.pool import forking, wire
+from bequest.pool.wire import ENTRY, HEAD, HEAD_BYTES, MAGIC, MOST_KIND, WAY_BITS, GarbledError
 from bequest.pool.worker import Settings, WorkerEnd, work
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 _JOINED_BYTES = 1 << 20  # up to this size one copy is cheaper than several calls of the system
 _SOCKET_BYTES = 1 << 20
 _KEPT_LINES = 20
-
-_open: weakref.WeakSet[WorkerHandle] = weakref.WeakSet()
 
 
 class WorkerHandle:
@@ -99,7 +96,7 @@ class WorkerHandle:
         self._waiting: deque[memoryview] = deque()
         self._inbox = b""
         self._long: tuple[int, int, memoryview, int] | None = None
-        _open.add(self)
+        forking.handles.add(self)
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -219,10 +216,12 @@ class WorkerHandle:
         kept = len(self._inbox)
         buffer[:kept] = self._inbox
         count = self._receive_into(buffer[kept:])
-        end, at = kept + count, 0
+        end, at, unpack = kept + count, 0, HEAD.unpack_from
         while end - at >= HEAD_BYTES:
-            tag, number, length = HEAD.unpack_from(buffer, at)
-            kind = wire.kind_of(tag)
+            tag, number, length = unpack(buffer, at)
+            kind = tag ^ MAGIC  # `wire.kind_of`, for each result of the pool
+            if kind > MOST_KIND:
+                raise GarbledError(f"a record that begins with {tag:#x}")
             start = at + HEAD_BYTES
             if start + length > end:
                 if length > wire.JOURNAL_BYTES - HEAD_BYTES:
@@ -316,7 +315,7 @@ class WorkerHandle:
 
     def close(self) -> None:
         """Give everything back; the process has ended, or is nobody's any more."""
-        _open.discard(self)
+        forking.handles.discard(self)
         if self._lifeline >= 0:
             self.channel.close()
             self.beside = None
@@ -359,11 +358,3 @@ def start(
     finally:
         handle.end.close()
     return handle
-
-
-def _forget_all() -> None:
-    for handle in list(_open):
-        handle.forget_in_fork()
-
-
-os.register_at_fork(after_in_child=_forget_all)

@@ -62,7 +62,7 @@ class Intake:
                 if task is None:  # it was read in the journal already
                     continue
                 function = task.function
-                if not in_flight and not handle.is_listed:  # before its caller knows, who may have another
+                if not in_flight:  # before its caller knows, who may have another
                     self._engine.enlist(handle)
                 try:
                     value = _loads(content)

@@ -19,11 +19,11 @@ from typing import Any
 
 from bequest.pool import calls, standard, wire
 from bequest.pool.crew import Manning
-from bequest.pool.engine import EndedError, Engine
+from bequest.pool.engine import Engine
 from bequest.pool.feed import Feed, Stream, Window, parts, usual_window
 from bequest.pool.outcomes import Outcomes
 from bequest.pool.result import ApplyResult, AsyncResult, MapResult, Part
-from bequest.pool.task import Options, options
+from bequest.pool.task import EndedError, Options, options
 from bequest.pool.worker import Settings
 
 _plain = standard.module("multiprocessing.pool")

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from bequest.pool.handle import WorkerHandle
 
 
+class EndedError(Exception):
+    """The engine takes no more tasks; `Engine.error` says why."""
+
+
 class Options:
     """What may be asked for a task.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # In every record: what is not a record is most unlikely to have it.
 MAGIC = 0x6271_7000
-_KIND_MASK = 0xFF
+MOST_KIND = 0xFF
 
 # To a worker. The number of TASKS is how many, that of FUNCTION and FORGET the function's.
 TASKS, FUNCTION, FORGET, QUIT, LARGE_FUNCTION = range(1, 6)
@@ -116,9 +116,10 @@ def kind_of(tag: int) -> int:
     Raises:
         GarbledError: It is no tag.
     """
-    if tag & ~_KIND_MASK != MAGIC:
+    kind = tag ^ MAGIC
+    if kind > MOST_KIND:
         raise GarbledError(f"a record that begins with {tag:#x}")
-    return tag & _KIND_MASK
+    return kind
 
 
 def page_file() -> int:
