@@ -50,7 +50,6 @@ UNCHANGED = (
     "popen_fork",
     "resource_tracker",
     "shared_memory",
-    "synchronize",
     "util",
 )
 

@@ -145,7 +145,8 @@ def test_modules_that_are_imported_later_are_changed() -> None:
     told = _run_python(
         "bequest.install()\n"
         "finders = len(sys.meta_path)\n"
-        "import multiprocessing.queues as queues, multiprocessing.resource_tracker\n"
+        "import multiprocessing.queues as queues, multiprocessing.synchronize\n"
+        "import multiprocessing.resource_tracker\n"
         "import multiprocessing.pool, multiprocessing.managers, concurrent.futures.process as process\n"
         "print(queues._ForkingPickler.__name__, finders - len(sys.meta_path))\n"
         "print(multiprocessing.pool.Pool.__module__, process.ProcessPoolExecutor.__module__)\n"

@@ -28,6 +28,7 @@ _ABSENT: Any = object()
 context: Any = _context  # most of what is used here are private names
 
 _CONNECTION, _QUEUES = "multiprocessing.connection", "multiprocessing.queues"
+_LOCKS = "multiprocessing.synchronize"
 _POOL, _MANAGERS = "multiprocessing.pool", "multiprocessing.managers"
 # Where `ForkingPickler` is bound a second time, when the module is imported.
 _HOLDERS = (_CONNECTION, _QUEUES, "multiprocessing.sharedctypes")
@@ -162,6 +163,16 @@ def _replace_queues() -> None:
     _replace(plain, "_ForkingPickler", putting.QueuePickler)
 
 
+def _replace_locks() -> None:
+    """Change the classes themselves; locks that there are stay as they are."""
+    from bequest import robust
+
+    plain: Any = sys.modules[_LOCKS]
+    for name, members in robust.methods(plain).items():
+        for member, value in members.items():
+            _replace(getattr(plain, name), member, value)
+
+
 def _replace_connections() -> None:
     """Change the class itself: what holds connections, or derives from their class, is reached too."""
     from bequest import passing
@@ -223,6 +234,7 @@ def _when_defined(change: Callable[[], None]) -> Callable[[], None]:
 _CHANGES = {
     _CONNECTION: _replace_connections,
     _QUEUES: _replace_queues,
+    _LOCKS: _replace_locks,
     _POOL: _when_defined(_replace_pool),
     _MANAGERS: _when_defined(_replace_managed_pool),
 }

@@ -275,7 +275,7 @@ def test_slow_task_does_not_hold_up_others(make_pool: Callable[..., Pool], tmp_p
 def test_threads_that_call_at_once(make_pool: Callable[..., Pool]) -> None:
     """No task stays behind, however the calls of several threads and their results meet."""
     pool = make_pool(2)
-    wrong = []
+    wrong: list[int] = []
 
     def call(seed: int) -> None:
         for count in (1, 2, 70, 5, 1, 200, 3) * 30:
