@@ -18,6 +18,7 @@ from bequest.carry import (
     arrival,
     bindings,
     classes,
+    deferred,
     derived,
     functions,
     hashed,
@@ -158,7 +159,15 @@ class PackingPickler:
 
     def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return the present bindings of a namespace that travels by value."""
-        return bindings.pack(module.__name__, module.__dict__, names)
+        packed = bindings.pack(module.__name__, module.__dict__, names)
+        if packed is None or self.starting:
+            return packed
+        maker, key, values, numbers = packed
+        return maker, key, self.lightened(values, key), numbers
+
+    def lightened(self, values: dict[Any, Any], holder: Any, *steps: Any) -> dict[Any, Any]:
+        """Return state of `holder` as the message brings it: to a running process not all; see `deferred`."""
+        return values if self.starting else deferred.in_place_of(values, holder, *steps)
 
     def bindings_of_class(self, kind: type) -> Any:
         """Return the binding of a class under its own name, where its namespace travels by value."""
@@ -171,7 +180,7 @@ class PackingPickler:
     def lenient_bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return bindings without those whose objects cannot be carried."""
         values = self.carriable({name: module.__dict__[name] for name in names if name in module.__dict__})
-        return bindings.pack(module.__name__, module.__dict__, values)
+        return self.bindings(module, values)
 
     def carriable(self, values: dict[Any, Any]) -> dict[Any, Any]:
         """Return the items of `values` that can be carried, at least on their own level."""

@@ -128,6 +128,12 @@ def pack(
     return packed
 
 
+def pack_leniently(obj: Any) -> bytes:
+    """Pack `obj` as a message; a stand-in takes the place of what cannot be carried."""
+    packed, _ = _pass_over(obj, {"starting": False, "root": obj, "remake": None}, False, None)
+    return packed.data
+
+
 def _pass_over(
     obj: Any, options: dict[str, Any], beside: bool, observer: Any
 ) -> tuple[Packed, dict[int, Path]]:

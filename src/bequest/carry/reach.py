@@ -272,7 +272,8 @@ class Reach:
                 if not _is_made_by_class_statement(kind, name, value):
                     attributes[name] = value
             if attributes:
-                yield "class", identity.maker(), kind, self._packing.carriable(attributes)
+                packed = self._packing.lightened(self._packing.carriable(attributes), kind)
+                yield "class", identity.maker(), kind, packed
         yield from self._library_class_items()
 
     def _attribute_names(self, kind: type) -> list[str]:
@@ -354,7 +355,8 @@ class Reach:
                 defaults = (line, function.__defaults__, function.__kwdefaults__)
                 plain.setdefault(root.__module__, {})[".".join(path)] = defaults
             state = {name: value for name, value in _held(function) if _is_state(name, value)}
-            packed = self._packing.carriable(state) | self._own_state(function)
+            packed = self._packing.lightened(self._packing.carriable(state), root, *route)
+            packed |= self._own_state(function)
             if packed and modules.goes_by_name(root):
                 made_as = None if "__code__" in packed else function.__code__.co_qualname
                 yield "function", identity.maker(), root, route, made_as, packed
