@@ -140,6 +140,8 @@ def namespace_module(namespace: dict[str, object]) -> ModuleType | None:
 
 def goes_by_name(obj: object) -> bool:
     """Tell whether a child finds this very function, class or callable under its qualified name."""
+    if _by_name.get(obj) is not None:
+        return True
     name = getattr(obj, "__module__", None)
     path = getattr(obj, "__qualname__", None)
     if not isinstance(name, str) or not isinstance(path, str):
@@ -153,6 +155,14 @@ def goes_by_name(obj: object) -> bool:
         except AttributeError:
             return False
     return found is obj
+
+
+_by_name = Remembered()
+
+
+def go_by_name(obj: object) -> None:
+    """Have a function or class of `__main__` found by its name from now on: it is not the parent's own."""
+    _by_name.put(obj, True)
 
 
 def _is_registered_by_value(name: str) -> bool:

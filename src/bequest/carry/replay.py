@@ -120,6 +120,7 @@ class SourceProgram:
             self._by_name.setdefault(one.bound, []).append(one)
         guards = [statement.lineno for statement in _flat(tree.body) if _is_guard(statement)]
         self._guard_line = max(guards, default=0)
+        self.is_guarded = bool(guards)
         self._body = [s for s in tree.body if not _is_guard(s) and s.lineno < self._guard_line]
         self._bindings = _bindings(tree)
         lines: dict[str, int] = {}

@@ -45,6 +45,18 @@ def reduce_counted(resource: Any, packing: Packing) -> Reduced:
     return packing.own_way(resource)
 
 
+@carries("_multiprocessing.SemLock")
+def reduce_handle(handle: Any, packing: Packing) -> Reduced:
+    """Reduce what a lock or semaphore has its methods from (`lock.acquire`) as a part of that lock."""
+    import gc
+
+    for holder in gc.get_referrers(handle):  # the lock, or its dict; not what keeps a method
+        for owner in (holder, *(gc.get_referrers(holder) if type(holder) is dict else ())):
+            if getattr(type(owner), "__module__", "") == "multiprocessing.synchronize":
+                return getattr, (owner, "_semlock")
+    raise NotCarriedError("the lock that it belongs to is gone", "Keep the lock itself")
+
+
 @carries("multiprocessing.resource_sharer.DupFd")
 def reduce_shared_descriptor(descriptor: Any, packing: Packing) -> Reduced:
     """Reduce a descriptor that waits for its receiver; a message that is not sent has to take it back."""
