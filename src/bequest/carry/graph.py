@@ -28,7 +28,7 @@ from bequest.carry import (
     registry,
     shapes,
 )
-from bequest.carry.leftbehind import Explanation, LeftBehind, explanation_of
+from bequest.carry.leftbehind import Explanation, LeftBehind, LeftObject, explanation_of
 from bequest.carry.path import Path, find_paths
 from bequest.carry.reach import Reach
 from bequest.carry.registry import NotCarriedError
@@ -38,24 +38,6 @@ Remake = Callable[[str], tuple[str, tuple[str, ...]] | None]
 
 _CAN_BE_COPIED = (shapes.PLAIN, shapes.COPIED, shapes.COPIED_UNLESS_GLOBAL, shapes.OWN_WAY_BUT_USERS)
 PROTOCOL = 5
-
-
-class LeftObject:
-    """An object that was left behind, in the process that packed the message.
-
-    Attributes:
-        obj: The object itself.
-        explanation: What the receiver's stand-in says; its path is filled in when the message is complete.
-        cause: What its own way to be pickled raised, or None.
-        often_held: As in `NotCarriedError`.
-    """
-
-    __slots__ = ("cause", "explanation", "obj", "often_held")
-
-    def __init__(
-        self, obj: Any, explanation: Explanation, cause: BaseException | None, often_held: bool
-    ) -> None:
-        self.obj, self.explanation, self.cause, self.often_held = obj, explanation, cause, often_held
 
 
 class _Tail:
@@ -323,12 +305,13 @@ class PackingPickler:
         """
         kind = type(obj)
         is_standard = kind.__module__.partition(".")[0] in {*sys.stdlib_module_names, "bequest"}
+        text = str(error).rstrip(".") or type(error).__name__
+        refusal = NotCarriedError(text, "Make it in the process that uses it")
         if not self.starting and not is_standard and _is_from_python_code(error):
-            raise error
+            return self._leave(obj, refusal, error, is_own=True)
         if instances.can_copy(kind) and not is_standard:
             return instances.reduce_by_state(obj)
-        text = str(error).rstrip(".") or type(error).__name__
-        return self._leave(obj, NotCarriedError(text, "Make it in the process that uses it"), error)
+        return self._leave(obj, refusal, error)
 
     def _by_its_name(self, obj: Any, name: str) -> Any:
         """Serve an object that says it is a global; where no import finds it, it goes by what it holds."""
@@ -373,14 +356,16 @@ class PackingPickler:
             }
         return self._globals_index.get(id(obj))
 
-    def _leave(self, obj: Any, refusal: NotCarriedError, cause: BaseException | None) -> Any:
+    def _leave(
+        self, obj: Any, refusal: NotCarriedError, cause: BaseException | None, *, is_own: bool = False
+    ) -> Any:
         """Put a stand-in in the place of `obj`, or the statement that makes it again in the receiver."""
         remade = self._made_again(obj)
         if remade is not None:
             return remade
         if id(obj) not in self.left:
             explanation = Explanation("", shapes.describe_kind(obj), refusal.reason, refusal.remedy)
-            self.left[id(obj)] = LeftObject(obj, explanation, cause, refusal.often_held)
+            self.left[id(obj)] = LeftObject(obj, explanation, cause, refusal.often_held, is_own=is_own)
         return LeftBehind, (self.left[id(obj)].explanation,)
 
     def _made_again(self, obj: Any) -> Any:

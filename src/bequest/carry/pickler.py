@@ -16,8 +16,9 @@ import sys
 from typing import Any
 
 from bequest.carry.buffers import Stream, message_of
-from bequest.carry.graph import PROTOCOL, LeftObject, PackingPickler, Remake
+from bequest.carry.graph import PROTOCOL, PackingPickler, Remake
 from bequest.carry.instances import ATOMS
+from bequest.carry.leftbehind import LeftObject
 from bequest.carry.path import Path
 from bequest.errors import CarryError, SharingError
 
@@ -123,6 +124,8 @@ def pack(
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
             give_up_descriptors(packed.shared, first_gift)
+            if entry.is_own and entry.cause is not None:
+                raise entry.cause
             error = SharingError if isinstance(entry.cause, RuntimeError) else CarryError
             raise error(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed

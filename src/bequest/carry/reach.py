@@ -100,9 +100,9 @@ class Reach:
             if not isinstance(module, ModuleType):
                 continue
             self.held_module(module)
-            if module.__dict__.get("__name__", name) != name and (
-                modules.is_importable(module) or modules.is_user_module(module)
-            ):
+            is_users, is_importable = modules.is_user_module(module), modules.is_importable(module)
+            is_alias = module.__dict__.get("__name__", name) != name
+            if (is_alias and (is_importable or is_users)) or (is_users and not is_importable):
                 self._aliases[name] = module
 
     def _imported_from(self, package: str, name: str) -> None:
@@ -202,7 +202,8 @@ class Reach:
     def _global_items(self) -> Iterator[Any]:
         for module_name, module in list(self._modules.items()):
             if modules.is_user_module(module):
-                yield from self._user_globals(module_name, module, self._wanted(module_name, module))
+                if modules.is_importable(module):  # one that is not comes as a whole, where it comes at all
+                    yield from self._user_globals(module_name, module, self._wanted(module_name, module))
             else:
                 yield from self._replaced(module_name, module, self._attributes)
         import builtins

@@ -119,8 +119,7 @@ class SourceProgram:
         for one in self._imports:
             self._by_name.setdefault(one.bound, []).append(one)
         guards = [statement.lineno for statement in _flat(tree.body) if _is_guard(statement)]
-        self._guard_line = max(guards, default=0)
-        self.is_guarded = bool(guards)
+        self._guard_line, self.is_guarded = max(guards, default=0), bool(guards)
         self._body = [s for s in tree.body if not _is_guard(s) and s.lineno < self._guard_line]
         self._bindings = _bindings(tree)
         lines: dict[str, int] = {}
