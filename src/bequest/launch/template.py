@@ -71,7 +71,7 @@ class Popen(StartedPopen):
     def _look(self) -> None:
         while self.returncode is None and not self._orphaned:
             try:
-                message = os.read(self._line, lines.MOST_BYTES)
+                message = os.read(self._line, lines.WORD_BYTES)
             except BlockingIOError:
                 return
             except (

@@ -62,21 +62,19 @@ class LastLook:
         make: Makes it, of nothing but the objects themselves and what of them never changes.
     """
 
-    __slots__ = ("_ids", "_made", "_make", "_objects")
+    __slots__ = ("_last", "_make")
 
     def __init__(self, make: Callable[[Sequence[Any]], Any]) -> None:
         self._make = make
-        self._objects: Sequence[Any] = ()
-        self._ids: list[int] | None = None
-        self._made: Any = None
+        self._last: tuple[list[int] | None, Sequence[Any], Any] = (None, (), None)
 
     def of(self, objects: Sequence[Any]) -> Any:
         """Return what `make` makes of `objects`, kept and compared by identity with the last ones."""
         ids = [*map(id, objects)]
-        if ids != self._ids:
-            self._made = self._make(objects)
-            self._objects, self._ids = objects, ids
-        return self._made
+        last = self._last  # at one go: threads start processes side by side
+        if ids != last[0]:
+            last = self._last = (ids, objects, self._make(objects))
+        return last[2]
 
 
 def report(text: str, *args: object) -> None:
