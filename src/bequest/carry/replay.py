@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bequest.carry.mainmodule import is_for_child, line_of_top_level, log
+from bequest.carry.mainmodule import Imports, line_of_top_level, log
 from bequest.carry.modules import is_user_module
 
 if TYPE_CHECKING:
@@ -125,28 +125,16 @@ class SourceProgram:
         lines: dict[str, int] = {}
         for name, line in self._importable():
             lines.setdefault(name, line)
-        self._candidates = [(line, "import", name) for name, line in lines.items()]
+        self._candidates = Imports([(line, "import", name) for name, line in lines.items()])
         self._statements: tuple[int, Plan] = (-1, ())
-        self._names = [name for _, _, name in self._candidates]
-        self._not_for_child: list[Any] = []  # what their modules were when none was for a child
 
     def plan(self, main: ModuleType) -> Plan:
         """See `mainmodule.Program`. Statements are looked for once per line that the top level stands at."""
         line = self._passed(main)
         if self._statements[0] != line:
             self._statements = (line, self._configuration(line) if line else ())
-        imports = self._modules_for_child()
+        imports = self._candidates.for_child()
         return tuple(sorted(imports + self._statements[1], key=_line_of)) if imports else self._statements[1]
-
-    def _modules_for_child(self) -> Plan:
-        found = [*map(sys.modules.get, self._names)]
-        # Compared in C, where a list does so by identity first; one that is no library's may be ready by now.
-        if found and found == self._not_for_child:
-            return ()
-        steps = tuple([step for step in self._candidates if is_for_child(step[2])])
-        are_libraries = all(not (isinstance(m, ModuleType) and is_user_module(m)) for m in found)
-        self._not_for_child = found if are_libraries else []
-        return steps
 
     def _importable(self) -> Iterator[tuple[str, int]]:
         """Yield the names of what the imports may load, and where: `from a import b` may load `a.b`."""

@@ -152,29 +152,34 @@ class Template:
         except OSError:  # ended already; whoever asks it to fork will see that
             pass
 
-    def order(self, wishes: dict[str, Any], ahead: float | None) -> Line:
-        """Have a child forked, and return the line to it, owned by the caller; does not wait for the child.
+    def order(self, wishes: dict[str, Any], ahead: float | None, count: int = 1) -> list[Line]:
+        """Have children forked, and return the lines to them, owned by the caller; does not wait for them.
 
         Args:
             wishes: What is to be imported before: "imports", "preload", "on_error".
-            ahead: None for at once, or that it is to be forked at leisure, and leaves when it has waited so
-                many seconds for its start.
+            ahead: None for at once, or that each is to be forked at leisure, or when its start has come, and
+                leaves when it has waited so many seconds for that.
+            count: How many.
 
         Raises:
-            OSError: The system is at a limit. Where the template has ended, the line will say so.
+            OSError: The system is at a limit. Where the template has ended, the lines will say so.
         """
-        ours, theirs = lines.socket_pair()
         request = {"request": "fork", "ahead": ahead, **wishes}
-        with theirs:
-            try:
-                lines.send(self.channel, {}, request, b"", [theirs.fileno()])
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            except BaseException:
+        pairs: list[tuple[socket.socket, socket.socket]] = []
+        try:
+            pairs += [lines.socket_pair() for _ in range(count)]
+            lines.send(self.channel, {}, request, b"", [theirs.fileno() for _, theirs in pairs])
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        except BaseException:
+            for ours, _ in pairs:
                 ours.close()
-                raise
+            raise
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
         self.asked.update(wishes["imports"], wishes["preload"])
-        return Line(ours, self)
+        return [Line(ours, self) for ours, _ in pairs]
 
     def retire(self) -> None:
         """Let it leave once its last child has; until then it goes on telling how they end."""
