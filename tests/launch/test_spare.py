@@ -243,6 +243,7 @@ def test_all_of_several_know_what_has_been_learned(ctx: Any, monkeypatch: pytest
     import launch_imported
 
     monkeypatch.setattr(templates.spares, "pace", OfThree())
+    monkeypatch.setattr(templates, "_learned", {})  # of other tests
     run(ctx, children.end_with, "")
     waiting = spare_pids()
     templates.learn([launch_imported.__name__])
