@@ -228,7 +228,7 @@ def _end_of_starts() -> None:
         copies.between_starts.forget()
     template = sys.modules.get("bequest.launch.template")
     if template is not None:
-        template.templates.spares.pace.end_round()
+        template.templates.rest()
 
 
 def _default_methods() -> dict[str, str | None]:

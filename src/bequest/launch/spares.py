@@ -21,7 +21,7 @@ SPARE_IDLE_S = 30.0
 """How long a child forked ahead waits for its start, unless `set_forkserver_spare` says otherwise."""
 
 _MOST = 16
-_PAUSE_S = 0.05  # between two starts, after which they do not belong to one round
+_PAUSE_S = 0.2  # between two starts, after which they do not belong to one round; a busy machine makes 0.05
 
 
 class Pace:
@@ -91,21 +91,26 @@ class Spares:
         self.pace.forget()  # they have waited in vain
         return None
 
-    def order(self, template: Template, wishes: dict[str, Any]) -> None:
-        """See to it that there are as many as are wanted; no error where that cannot be.
+    @property
+    def are_few(self) -> bool:
+        """Whether there are some, but not as many as are wanted."""
+        return 0 < len(self._lines) < self.pace.wanted
 
-        They are asked for by the half, since each request wakes the template up.
+    def order(self, template: Template, wishes: dict[str, Any], *, between: bool = False) -> None:
+        """See to it that there are as many as are wanted; no error where that cannot be.
 
         Args:
             template: The one of those that are there, if there are any.
             wishes: As for `Template.order`; where anything is to be imported, those that are there lack it.
+            between: Whether it is between two rounds. Within one they are asked for by the half, since each
+                request wakes the template up.
         """
         if wishes["imports"] or wishes["preload"]:
             self.drop()
         wanted = self.pace.wanted
         while len(self._lines) > wanted:
             self._lines.pop().close()
-        if not self.idle_s or not template.can_spare or 2 * len(self._lines) > wanted:
+        if not self.idle_s or not template.can_spare or len(self._lines) * (1 if between else 2) > wanted:
             return
         try:
             self._lines += template.order(wishes, self.idle_s, wanted - len(self._lines))

@@ -149,6 +149,20 @@ class _Templates:
             if template is not None:
                 self._order_spares(template, ())
 
+    def rest(self) -> None:
+        """Note that the program waits for what it has started: the time to make up for what that has used.
+
+        Does not wait for the lock, as `learn` does not.
+        """
+        self.spares.pace.end_round()
+        if self.spares.are_few and self._lock.acquire(blocking=False):
+            try:
+                template = self.spares.template
+                if template is not None:
+                    self._order_spares(template, (), between=True)
+            finally:
+                self._lock.release()
+
     def fork(self, parcel: Parcel, notes: dict[str, Any], gifts: list[int]) -> Line:
         """Have a child forked and given its start; wait until it is there.
 
@@ -222,10 +236,10 @@ class _Templates:
         nothing: dict[str, Any] = {"imports": [], "preload": []}
         return {**nothing, **missing, "on_error": preload.modules()[1]}
 
-    def _order_spares(self, template: Template, modules: Iterable[str]) -> None:
+    def _order_spares(self, template: Template, modules: Iterable[str], *, between: bool = False) -> None:
         """Have the next children forked ahead, those that there are replaced if they lack a module."""
         if template is self._current:
-            self.spares.order(template, self._wishes(self._missing(template, modules)))
+            self.spares.order(template, self._wishes(self._missing(template, modules)), between=between)
 
     def _fitting(self, wanted: dict[str, Any]) -> Template:
         description = {key: value for key, value in wanted.items() if key != _MODULES}
