@@ -27,6 +27,7 @@ from bequest.carry import (
     namespaces,
     registry,
     shapes,
+    wellknown,
 )
 from bequest.carry.leftbehind import Explanation, LeftBehind, LeftObject, explanation_of
 from bequest.carry.path import Path, find_paths
@@ -68,37 +69,9 @@ class PackingPickler:
         self._remake = remake
         self._references: dict[int, Any] = {}
         self._globals_index: dict[int, tuple[str, str]] | None = None
-        self._seed(file)
-
-    def _seed(self, file: Any) -> None:
-        """Write a prologue that puts this process's well-known containers into both memos.
-
-        A dict or list of exact type is pickled by content without asking anybody; known to the memo, it is a
-        reference.
-        """
-        seeds = (
-            (sys.modules["__main__"].__dict__, b"main_namespace"),
-            (namespaces.builtins_namespace(), b"builtins_namespace"),
-            (sys.modules, b"all_modules"),
-            *self._shared_lists(),
-        )
-        file.write(b"\x80\x05")
-        for _, name in seeds:
-            file.write(b"cbequest.carry.namespaces\n" + name + b"\n)R\x940")
-        self.memo = {id(known): (index, known) for index, (known, _) in enumerate(seeds)}
+        prologue, self.memo = wellknown.head(starting)
+        file.write(prologue)
         self.dispatch_table = shapes.registered_reducers()
-
-    def _shared_lists(self) -> list[tuple[Any, bytes]]:
-        """Return the lists of `sys` that programs alias, and that a process which starts has as well."""
-        found = ((getattr(sys, "path", None), b"search_path"), (getattr(sys, "argv", None), b"arguments"))
-        if not self.starting:
-            return []
-        # With anything else in it, its content is carried.
-        return [
-            (known, name)
-            for known, name in found
-            if type(known) is list and all(isinstance(entry, str) for entry in known)
-        ]
 
     def pack(self, obj: Any) -> None:
         """Write the message."""

@@ -305,6 +305,25 @@ def is_for_child(name: str) -> bool:
     return not getattr(module.__spec__, "_initializing", False)
 
 
+class Imports:
+    """The imports of a main module, of which those are a child's that `is_for_child` at the time."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._names = [name for _, _, name in steps]
+        self._libraries: list[Any] = []  # what their modules were when none of them was the user's
+
+    def for_child(self) -> Plan:
+        """Return the steps that a child does."""
+        found = [*map(sys.modules.get, self._names)]
+        if found and found == self._libraries:  # in C, where lists compare by identity first
+            return ()
+        steps = tuple([step for step in self._steps if is_for_child(step[2])])
+        users = any(isinstance(module, ModuleType) and is_user_module(module) for module in found)
+        self._libraries = [] if users else found
+        return steps
+
+
 def line_of_top_level(space: dict[str, Any]) -> int | None:
     """Return the line at which the main module's own code stands, None where it no longer runs.
 

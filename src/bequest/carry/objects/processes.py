@@ -28,6 +28,12 @@ def reduce_any_process(process: Any, packing: Packing) -> Reduced:
     return reduce_process(process)
 
 
+@carries("multiprocessing.process.AuthenticationString")
+def reduce_key(key: Any, packing: Packing) -> Reduced:
+    """Reduce a process's authentication key, which may go to one that starts and to no other."""
+    return (type(key), (bytes(key),)) if packing.starting else packing.own_way(key)
+
+
 @carries("multiprocessing.pool.Pool", "concurrent.futures.process.ProcessPoolExecutor", subclasses=True)
 def refuse_pool(pool: Any, packing: Packing) -> Reduced:
     """Leave a pool behind: `self.pool.map(self.work)` needs its owner in the worker, not the pool."""
