@@ -1,6 +1,6 @@
 """The descriptors of this process, for tests that look for leaks.
 
-Those of the child that a template keeps forked ahead are left out: there is always one, and never the same.
+Those of the children that a template keeps forked ahead are left out: there is always one, never the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 def open_descriptors() -> dict[str, str]:
     """Return what each descriptor of this process leads to, by number."""
     found = {}
-    ahead = _of_spare()
+    ahead = _of_spares()
     for fd in os.listdir("/proc/self/fd"):
         try:
             found[fd] = os.readlink(f"/proc/self/fd/{fd}")
@@ -22,7 +22,7 @@ def open_descriptors() -> dict[str, str]:
     return {fd: name for fd, name in found.items() if int(fd) not in ahead}
 
 
-def _of_spare() -> set[int]:
+def _of_spares() -> set[int]:
     launch: Any = sys.modules.get("bequest.launch.template")
-    spare = None if launch is None else launch.templates._spare
-    return set() if spare is None else {spare.ours.fileno(), spare.child_pidfd} - {None}
+    spares = [] if launch is None else launch.templates.spares.lines
+    return {fd for spare in spares for fd in (spare.ours.fileno(), spare.child_pidfd)} - {None}

@@ -210,19 +210,29 @@ class Record:
 # -- locks ---------------------------------------------------------------------------------------------------
 
 
-def _recording(semlock: Any, record: Record) -> Callable[..., bool]:
-    """Return the `acquire` of a lock that has a record."""
-    take, words, at, me = semlock.acquire, record.words, record.at, _self
+class Acquire:
+    """The `acquire` of a lock that has a record; a part of that lock wherever it goes."""
 
-    def acquire(block: bool = True, timeout: float | None = None) -> bool:
+    __slots__ = ("_at", "_lock", "_record", "_semlock", "_take", "_words")
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = ref(lock)
+        self._semlock, self._record = lock._semlock, lock._record
+        self._take, self._words, self._at = self._semlock.acquire, self._record.words, self._record.at
+
+    def __call__(self, block: bool = True, timeout: float | None = None) -> bool:
         """Acquire the lock, which is given on by itself where the process that has it has ended."""
-        word = me.word or me.look()  # first: between the next two a process may be killed unnoticed
-        if take(False):
-            words[at] = word
+        word = _self.word or _self.look()  # first: between the next two a process may be killed unnoticed
+        if self._take(False):
+            self._words[self._at] = word
             return True
-        return bool(block) and _wait_for(semlock, record, word, timeout)
+        return bool(block) and _wait_for(self._semlock, self._record, word, timeout)
 
-    return acquire
+    def __reduce__(self) -> Any:
+        lock = self._lock()
+        if lock is None:
+            raise TypeError("the lock that this is the method of is gone")
+        return getattr, (lock, "acquire")
 
 
 def _wait_for(semlock: Any, record: Record, word: int, timeout: float | None) -> bool:
@@ -385,7 +395,7 @@ def methods(plain: ModuleType) -> dict[str, dict[str, Any]]:
 
 def _make_methods(self: Any) -> None:
     semlock, record = self._semlock, self._record
-    self.acquire = semlock.acquire if record is None else _recording(semlock, record)
+    self.acquire = semlock.acquire if record is None else Acquire(self)
     self.release = semlock.release
 
 

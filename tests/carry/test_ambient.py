@@ -131,6 +131,11 @@ PLAIN = {
         "in",
     ),
     "umask": ("import os; os.umask(0o027)", "import os; print(oct(os.umask(0)))", "0o27"),
+    "umask beside a thread": (
+        "import os, threading as t; os.umask(0o027); t.Thread(target=t.Event().wait, daemon=True).start()",
+        "import os; print(oct(os.umask(0)))",
+        "0o27",
+    ),
     "arguments": ("import sys; sys.argv[1:] = ['--x', 'y']", "print(sys.argv[1:])", "['--x', 'y']"),
     "search path": (
         "import sys; sys.path.insert(0, '/nowhere')",
@@ -531,6 +536,7 @@ def test_failing_adopter_is_reported_and_left_out(
 
     broken = adopter.Adopter("broken", fail, lambda state: None)
     monkeypatch.setattr(libraries, "ADOPTERS", (broken,))
+    monkeypatch.setattr(ambient, "_listed", {})  # what it remembers of the families
     monkeypatch.setattr(util, "_logger", logging.getLogger("test-ambient"))
     with caplog.at_level(logging.INFO, "test-ambient"):
         assert "libraries" not in ambient.capture()
@@ -569,3 +575,12 @@ def test_front_ends_are_recognised() -> None:
     assert not adopter.is_front_end(Proxy())
     assert not adopter.is_front_end([].append)
     assert not adopter.is_front_end(pickle.dumps)
+
+
+def test_last_look_is_taken_anew_for_other_objects() -> None:
+    """What was made of the same objects is not made again; an equal object is another one."""
+    made: list[tuple[Any, ...]] = []
+    look = adopter.LastLook(lambda objects: made.append(tuple(objects)) or len(made))  # type: ignore[func-returns-value]
+    first, equal = ["a"], ["a"]
+
+    assert [look.of([first]), look.of([first]), look.of([equal]), look.of([first, equal])] == [1, 1, 2, 3]

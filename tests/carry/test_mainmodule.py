@@ -194,7 +194,7 @@ third.use("a")
 
 
 def test_user_modules_are_imported_in_order(programs: Programs) -> None:
-    """What the top level imports of the user's own is imported, guarded or not; libraries are not."""
+    """What the top level imports of the user's own is imported, guard or none; libraries are not."""
     programs.write("plugins/__init__.py", "found = []\n")
     for name in ("b", "a", "c"):
         programs.write(f"plugins/{name}.py", f"import plugins\nplugins.found.append({name!r})\n")
@@ -215,6 +215,16 @@ def test_user_modules_are_imported_in_order(programs: Programs) -> None:
     for end in (GUARD, NO_GUARD):
         answer = programs.ask(textwrap.dedent(imports) + end, question)
         assert answer == [["b", "a", "optional", "c"], False, False]
+
+
+def test_what_is_imported_behind_the_guard_is_not_imported(programs: Programs) -> None:
+    """The program that runs once may need much that its children do not."""
+    programs.write("program.py", "")
+    programs.write("shared.py", "")
+    guard = "if __name__ == '__main__':\n    import program\n"
+    guarded = f"import shared\n{guard}    from describing import _describe\n    _describe()\n"
+
+    assert programs.ask(guarded, "[name in sys.modules for name in ('shared', 'program')]") == [True, False]
 
 
 def test_module_whose_import_runs_the_program_is_not_imported(programs: Programs) -> None:

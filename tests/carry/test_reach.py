@@ -395,6 +395,38 @@ def test_child_sees_the_state_of_a_module(programs: Programs, clean_method: str,
     assert programs.run(text, "script import", clean_method).lines == [answer]
 
 
+def test_module_that_is_no_longer_found(programs: Programs, clean_method: str) -> None:
+    """A module whose folder has left the search path, and whose file is gone, comes as it is."""
+    programs.write("gone/module.py", "value = 'as imported'\n")
+    change = (
+        "import shutil, sys; sys.path.insert(0, 'gone'); import module;"
+        " sys.path.remove('gone'); shutil.rmtree('gone'); module.value = 'changed'"
+    )
+    text = PROGRAM.replace("{change}", change).replace("{question}", "__import__('module').value")
+
+    assert programs.run(text, "script import", clean_method).lines == ["changed"]
+
+
+def test_state_that_refuses_to_be_pickled_stops_no_message(programs: Programs, clean_method: str) -> None:
+    """An object of a module whose own `__getstate__` raises is left behind; a task without it runs."""
+    programs.write(
+        "refusing.py",
+        "class Refusing:\n    def __getstate__(self):\n        raise RuntimeError('mine')\n"
+        "kept = [Refusing()]\n"
+        "def count():\n    return len(kept)\n",
+    )
+    text = (
+        "import os\nimport multiprocessing as mp\nimport refusing\n"
+        'mp.set_start_method(os.environ["START_METHOD"])\n'
+        'if __name__ == "__main__":\n'
+        "    with mp.Pool(1) as pool:\n        print(pool.apply(refusing.count))\n"
+        "        try:\n            pool.apply(len, (refusing.kept,))\n"
+        "        except RuntimeError as error:\n            print(error)\n"
+    )
+
+    assert programs.run(text, "script import", clean_method).lines == ["1", "mine"]
+
+
 def test_warning_is_shown_once(programs: Programs, clean_method: str) -> None:
     """A warning that the parent has shown is not shown again by its child."""
     text = PROGRAM.replace("{change}", "helper.warn()").replace("{question}", "helper.warn()")

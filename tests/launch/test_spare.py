@@ -16,7 +16,8 @@ import pytest
 
 import bequest
 from bequest.launch import lines
-from bequest.launch.template import SPARE_IDLE_S, set_forkserver_spare, templates
+from bequest.launch.spares import SPARE_IDLE_S, Pace
+from bequest.launch.template import set_forkserver_spare, templates
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 
@@ -56,15 +57,23 @@ def answer_of(ctx: Any, target: Any, *args: object) -> Any:
     return said
 
 
-def spare_pid() -> int:
-    """Return the process id of the child that waits, once it has been forked."""
-    line = templates._spare
-    assert line is not None
+def spare_pids() -> list[int]:
+    """Return the process ids of the children that wait, once they have been forked."""
+    return [_pid_of(line) for line in templates.spares.lines]
+
+
+def _pid_of(line: Any) -> int:
     line.ours.settimeout(LIMIT_S)
     word = line.hear()
     line.ours.settimeout(None)
     assert word[:1] == b"P"
     return int(lines.BEGUN.unpack(word)[1])
+
+
+def spare_pid() -> int:
+    """Return the process id of the one child that waits, once it has been forked."""
+    (pid,) = spare_pids()
+    return pid
 
 
 def await_end(pid: int) -> None:
@@ -193,7 +202,96 @@ def test_none_is_kept(ctx: Any) -> None:
 
     run(ctx, children.end_with, "")
 
-    assert templates._spare is None
+    assert not templates.spares.lines
+
+
+class OfThree(Pace):
+    """The pace of a program that starts three processes at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = 3
+
+    def end_round(self) -> None:
+        """Go on as before."""
+
+
+def test_several_wait_where_several_are_wanted(ctx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many children wait as the program starts at a time, and serve its starts in order."""
+    monkeypatch.setattr(templates.spares, "pace", OfThree())
+    run(ctx, children.end_with, "")
+    waiting = spare_pids()
+
+    assert [run(ctx, children.end_with, "").pid for _ in waiting] == waiting
+    assert spare_pids()
+    assert not set(spare_pids()) & set(waiting)
+
+
+def test_one_of_several_that_is_killed_is_passed_over(ctx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start takes the next child that waits where the first has been killed."""
+    monkeypatch.setattr(templates.spares, "pace", OfThree())
+    run(ctx, children.end_with, "")
+    first, second, _ = spare_pids()
+    os.kill(first, signal.SIGKILL)
+    await_end(first)
+
+    assert run(ctx, children.end_with, "").pid == second
+
+
+def test_all_of_several_know_what_has_been_learned(ctx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every child that waits is replaced when the next one is to find a module imported."""
+    import launch_imported
+
+    monkeypatch.setattr(templates.spares, "pace", OfThree())
+    monkeypatch.setattr(templates, "_learned", {})  # of other tests
+    run(ctx, children.end_with, "")
+    waiting = spare_pids()
+    templates.learn([launch_imported.__name__])
+
+    assert not set(spare_pids()) & set(waiting)
+    for pid in waiting:
+        await_end(pid)
+    told = [answer_of(ctx, children.tell_of_module, "launch_imported") for _ in waiting]
+    assert [there for there, _, _ in told] == [True] * len(waiting)
+
+
+def after(*rounds: int, pause_s: float = 1.0) -> Pace:
+    """Return the pace after rounds of so many starts, each 1 ms after the other, with a pause behind each."""
+    pace, now_s = Pace(), 0.0
+    for count in rounds:
+        now_s += pause_s
+        for _ in range(count):
+            pace.started(now_s)
+            now_s += 0.001
+    pace.started(now_s + pause_s)
+    return pace
+
+
+@pytest.mark.parametrize(
+    ("rounds", "wanted"),
+    [((), 1), ((1, 1), 1), ((8,), 1), ((8, 8), 8), ((8, 3), 3), ((3, 8, 1), 1), ((99, 99), 16)],
+)
+def test_pace_is_what_two_rounds_have_in_common(rounds: tuple[int, ...], wanted: int) -> None:
+    """As many are wanted as the last two rounds of starts had at least, up to a limit."""
+    assert after(*rounds).wanted == wanted
+
+
+def test_waiting_for_a_process_ends_a_round() -> None:
+    """A program that waits for each process before it starts the next wants one, however fast it is."""
+    pace = Pace()
+    for _ in range(9):
+        pace.started(0.0)
+        pace.end_round()
+
+    assert pace.wanted == 1
+
+
+def test_pace_is_forgotten() -> None:
+    """Where those that waited have left, the program starts from one again."""
+    pace = after(8, 8)
+    pace.forget()
+
+    assert pace.wanted == 1
 
 
 @pytest.mark.parametrize("idle_s", [-1, float("nan")])
@@ -212,7 +310,7 @@ if __name__ == "__main__":
     process = bequest.get_context("forkserver").Process(target=os.getpid)
     process.start()
     process.join()
-    print(lines.BEGUN.unpack(templates._spare.hear())[1], flush=True)
+    print(lines.BEGUN.unpack(templates.spares.lines[0].hear())[1], flush=True)
     sys.stdin.read()
 """
 

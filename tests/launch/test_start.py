@@ -140,6 +140,24 @@ def test_exit_code_is_known_with_the_end(clean_ctx: Any, start: Start) -> None:
     assert codes == [7] * 20
 
 
+def test_methods_of_a_lock_are_the_locks(ctx: Any, start: Start) -> None:
+    """Methods that an object has kept of a lock of multiprocessing work on that lock in a child."""
+    ours, theirs = ctx.Pipe()
+    lock, rlock = ctx.Lock(), ctx.RLock()
+    acquire, release = lock.acquire, rlock.release
+
+    def target() -> None:
+        taken = [acquire(False), lock.acquire(False), rlock.acquire()]
+        release()
+        theirs.send((taken, rlock._semlock._is_mine()))
+
+    process = start(ctx, target)
+
+    assert hear(ours) == ([True, False, True], False)
+    assert exit_code(process) == 0
+    assert not lock.acquire(False)
+
+
 def test_join_gives_up_in_time(ctx: Any, start: Start) -> None:
     """join() with a timeout returns while the child goes on."""
     ours, theirs = ctx.Pipe()

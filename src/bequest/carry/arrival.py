@@ -12,6 +12,7 @@ import sys
 from types import CellType, FunctionType, ModuleType
 
 from bequest.carry import bindings, namespaces
+from bequest.carry.deferred import UNDER_WAY, Deferred
 from bequest.carry.objects import originals
 
 TYPE_CHECKING = False
@@ -72,10 +73,17 @@ def _lay_globals(module_name: str, packed: tuple[str, str, dict[str, Any], tuple
     sender, key, values, numbers = packed
     for name, number in zip(list(values), numbers, strict=True):
         new = values.pop(name)
-        if bindings.wins(namespace, (key, name), sender, number):
+        if bindings.wins(namespace, (key, name), sender, number, is_owner=_is_owner(new)):
+            if type(new) is Deferred and (new := new.fetch()) is UNDER_WAY:
+                continue
             originals.displace(module_name, name, namespace.get(name))
             namespace[name] = value = _merged(namespace.get(name), new)
             bindings.note((key, name), sender, number, value)
+
+
+def _is_owner(new: Any) -> bool:
+    """Tell whether what has come releases something when it goes: what the import has made here stays."""
+    return type(new) is Deferred and new.releases
 
 
 _laid: set[tuple[str, str]] = set()
@@ -93,7 +101,11 @@ def _lay_class(sender: str, kind: type, attributes: dict[str, Any]) -> None:
     key = f"{kind.__module__}:{kind.__qualname__}"
     for name in list(attributes):
         new = attributes.pop(name)
+        if name in kind.__dict__ and _is_owner(new):
+            continue
         if _may_lay(sender, key, name):
+            if type(new) is Deferred and (new := new.fetch()) is UNDER_WAY:
+                continue
             value = _merged(kind.__dict__.get(name), new)
             if kind.__dict__.get(name) is not value:
                 type.__setattr__(kind, name, value)
@@ -151,10 +163,17 @@ def _lay_function(
     for name in ("__defaults__", "__kwdefaults__"):
         if name in state:
             _lay_defaults(function, name, *state.pop(name))
+    _lay_held(function, state)
+
+
+def _lay_held(function: FunctionType, state: dict[int | str, Any]) -> None:
+    """Lay state over what a function closes over (by number) and over its attributes (by name)."""
     uses = {id(new): sum(other is new for other in state.values()) - 1 for new in state.values()}
     laid: dict[int, Any] = {}  # what two places share is merged once
     for name in list(state):
         new = state.pop(name)
+        if type(new) is Deferred and (new.releases or (new := new.fetch()) is UNDER_WAY):
+            continue
         if id(new) not in laid:
             laid[id(new)] = _merged(step(function, name), new, uses[id(new)])
         value = laid[id(new)]

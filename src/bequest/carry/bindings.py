@@ -16,6 +16,7 @@ import sys
 from _weakref import ref
 
 from bequest.carry import identity
+from bequest.carry.deferred import UNDER_WAY, Deferred
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ def bind(namespace: dict[str, Any], packed: tuple[str, Key, dict[str, Any], tupl
         return
     for (name, value), number in zip(values.items(), numbers, strict=True):
         if wins(namespace, (key, name), sender, number):
+            if type(value) is Deferred and (value := value.fetch()) is UNDER_WAY:
+                continue
             namespace[name] = value
             note((key, name), sender, number, value)
 
@@ -168,8 +171,23 @@ def _is_as_received(mark: Any, here: Any) -> bool:
     return bool(mark() is here if type(mark) is ref else mark == _fingerprint(here))
 
 
-def wins(namespace: Mapping[str, Any], slot: tuple[Key, str], sender: str, number: int) -> bool:
-    """Tell whether a binding that arrives replaces the one that is here; see the module's docstring."""
+def wins(
+    namespace: Mapping[str, Any],
+    slot: tuple[Key, str],
+    sender: str,
+    number: int,
+    *,
+    is_owner: bool = False,
+) -> bool:
+    """Tell whether a binding that arrives replaces the one that is here; see the module's docstring.
+
+    Args:
+        namespace: What the name is bound in.
+        slot: The key of the namespace, and the name.
+        sender: Which process binds it.
+        number: Of its binding.
+        is_owner: Whether the value owns something that it releases: then what the import made stays.
+    """
     key, name = slot
     here = namespace.get(name, _ABSENT)
     if here is _ABSENT or phase.starting:
@@ -177,7 +195,7 @@ def wins(namespace: Mapping[str, Any], slot: tuple[Key, str], sender: str, numbe
     known = _received.get(key, {}).get(name)
     if known is not None:
         return known[0] == sender and known[1] < number and _is_as_received(known[2], here)
-    if sender != phase.starter or key == "__main__":
+    if sender != phase.starter or key == "__main__" or is_owner:
         return False
     return _pristine.get((key, name)) in (None, _fingerprint(here))
 

@@ -14,6 +14,7 @@ import sys
 from types import GetSetDescriptorType, MemberDescriptorType
 
 from bequest.carry import bindings, identity, instances, modules, namespaces, registry
+from bequest.carry.deferred import UNDER_WAY, Deferred
 from bequest.carry.registry import NotCarriedError
 
 TYPE_CHECKING = False
@@ -77,6 +78,7 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
         attributes = {}
     packing.dependence.on_names(kind.__dict__, attributes)
     numbers = bindings.numbers_of(token, attributes)
+    attributes = packing.lightened(attributes, kind)
     made = (metaclass, kind.__name__, kind.__bases__, essentials, token)
     sent = (identity.maker(), bindings.versions.next_number())
     state = (sent, attributes, numbers, packing.bindings_of_class(kind), _abc_registry(kind))
@@ -247,6 +249,8 @@ def _set_attributes(
         type.__delattr__(kind, name)
     for (name, value), number in zip(attributes.items(), numbers, strict=True):
         if bindings.wins(kind.__dict__, (token, name), sender, number):
+            if type(value) is Deferred and (value := value.fetch()) is UNDER_WAY:
+                continue
             if _is_taken_by_metaclass(type(kind), name):
                 _put_into_namespace(kind, name, value)
             else:

@@ -18,6 +18,7 @@ from bequest.carry import (
     arrival,
     bindings,
     classes,
+    deferred,
     derived,
     functions,
     hashed,
@@ -26,9 +27,10 @@ from bequest.carry import (
     namespaces,
     registry,
     shapes,
+    wellknown,
 )
 from bequest.carry.dependence import Dependence
-from bequest.carry.leftbehind import Explanation, LeftBehind, explanation_of
+from bequest.carry.leftbehind import Explanation, LeftBehind, LeftObject, explanation_of
 from bequest.carry.path import Path, find_paths
 from bequest.carry.reach import Reach
 from bequest.carry.registry import NotCarriedError
@@ -38,24 +40,6 @@ Remake = Callable[[str], tuple[str, tuple[str, ...]] | None]
 
 _CAN_BE_COPIED = (shapes.PLAIN, shapes.COPIED, shapes.COPIED_UNLESS_GLOBAL, shapes.OWN_WAY_BUT_USERS)
 PROTOCOL = 5
-
-
-class LeftObject:
-    """An object that was left behind, in the process that packed the message.
-
-    Attributes:
-        obj: The object itself.
-        explanation: What the receiver's stand-in says; its path is filled in when the message is complete.
-        cause: What its own way to be pickled raised, or None.
-        often_held: As in `NotCarriedError`.
-    """
-
-    __slots__ = ("cause", "explanation", "obj", "often_held")
-
-    def __init__(
-        self, obj: Any, explanation: Explanation, cause: BaseException | None, often_held: bool
-    ) -> None:
-        self.obj, self.explanation, self.cause, self.often_held = obj, explanation, cause, often_held
 
 
 class _Tail:
@@ -87,37 +71,9 @@ class PackingPickler:
         self._remake = remake
         self._references: dict[int, Any] = {}
         self._globals_index: dict[int, tuple[str, str]] | None = None
-        self._seed(file)
-
-    def _seed(self, file: Any) -> None:
-        """Write a prologue that puts this process's well-known containers into both memos.
-
-        A dict or list of exact type is pickled by content without asking anybody; known to the memo, it is a
-        reference.
-        """
-        seeds = (
-            (sys.modules["__main__"].__dict__, b"main_namespace"),
-            (namespaces.builtins_namespace(), b"builtins_namespace"),
-            (sys.modules, b"all_modules"),
-            *self._shared_lists(),
-        )
-        file.write(b"\x80\x05")
-        for _, name in seeds:
-            file.write(b"cbequest.carry.namespaces\n" + name + b"\n)R\x940")
-        self.memo = {id(known): (index, known) for index, (known, _) in enumerate(seeds)}
+        prologue, self.memo = wellknown.head(starting)
+        file.write(prologue)
         self.dispatch_table = shapes.registered_reducers()
-
-    def _shared_lists(self) -> list[tuple[Any, bytes]]:
-        """Return the lists of `sys` that programs alias, and that a process which starts has as well."""
-        found = ((getattr(sys, "path", None), b"search_path"), (getattr(sys, "argv", None), b"arguments"))
-        if not self.starting:
-            return []
-        # With anything else in it, its content is carried.
-        return [
-            (known, name)
-            for known, name in found
-            if type(known) is list and all(isinstance(entry, str) for entry in known)
-        ]
 
     def pack(self, obj: Any) -> None:
         """Write the message."""
@@ -161,7 +117,15 @@ class PackingPickler:
     def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return the present bindings of a namespace that travels by value."""
         self.dependence.on_names(module.__dict__, names)
-        return bindings.pack(module.__name__, module.__dict__, names)
+        packed = bindings.pack(module.__name__, module.__dict__, names)
+        if packed is None or self.starting:
+            return packed
+        maker, key, values, numbers = packed
+        return maker, key, self.lightened(values, key), numbers
+
+    def lightened(self, values: dict[Any, Any], holder: Any, *steps: Any) -> dict[Any, Any]:
+        """Return state of `holder` as the message brings it: to a running process not all; see `deferred`."""
+        return values if self.starting else deferred.in_place_of(values, holder, *steps)
 
     def bindings_of_class(self, kind: type) -> Any:
         """Return the binding of a class under its own name, where its namespace travels by value."""
@@ -176,7 +140,7 @@ class PackingPickler:
         names = tuple(names)
         self.dependence.on_names(module.__dict__, names)
         values = self.carriable({name: module.__dict__[name] for name in names if name in module.__dict__})
-        return bindings.pack(module.__name__, module.__dict__, values)
+        return self.bindings(module, values)
 
     def carriable(self, values: dict[Any, Any]) -> dict[Any, Any]:
         """Return the items of `values` that can be carried, at least on their own level."""
@@ -319,12 +283,13 @@ class PackingPickler:
         """
         kind = type(obj)
         is_standard = kind.__module__.partition(".")[0] in {*sys.stdlib_module_names, "bequest"}
+        text = str(error).rstrip(".") or type(error).__name__
+        refusal = NotCarriedError(text, "Make it in the process that uses it")
         if not self.starting and not is_standard and shapes.is_from_python_code(error):
-            raise error
+            return self._leave(obj, refusal, error, is_own=True)
         if instances.can_copy(kind) and not is_standard:
             return instances.reduce_by_state(obj)
-        text = str(error).rstrip(".") or type(error).__name__
-        return self._leave(obj, NotCarriedError(text, "Make it in the process that uses it"), error)
+        return self._leave(obj, refusal, error)
 
     def _by_its_name(self, obj: Any, name: str) -> Any:
         """Serve an object that says it is a global; where no import finds it, it goes by what it holds."""
@@ -369,14 +334,16 @@ class PackingPickler:
             }
         return self._globals_index.get(id(obj))
 
-    def _leave(self, obj: Any, refusal: NotCarriedError, cause: BaseException | None) -> Any:
+    def _leave(
+        self, obj: Any, refusal: NotCarriedError, cause: BaseException | None, *, is_own: bool = False
+    ) -> Any:
         """Put a stand-in in the place of `obj`, or the statement that makes it again in the receiver."""
         remade = self._made_again(obj)
         if remade is not None:
             return remade
         if id(obj) not in self.left:
             explanation = Explanation("", shapes.describe_kind(obj), refusal.reason, refusal.remedy)
-            self.left[id(obj)] = LeftObject(obj, explanation, cause, refusal.often_held)
+            self.left[id(obj)] = LeftObject(obj, explanation, cause, refusal.often_held, is_own=is_own)
         return LeftBehind, (self.left[id(obj)].explanation,)
 
     def _made_again(self, obj: Any) -> Any:

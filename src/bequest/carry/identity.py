@@ -110,7 +110,9 @@ def is_at_home(obj: Any) -> bool:
 
 
 def _main_attribute(path: str) -> Any:
-    found: Any = sys.modules.get("__main__")
-    for part in path.split("."):
+    first, *rest = path.split(".")
+    # Not asked for: a child's main module would be run for it.
+    found: Any = getattr(sys.modules.get("__main__"), "__dict__", {}).get(first)
+    for part in rest:
         found = getattr(found, part, None)
     return found

@@ -35,6 +35,32 @@ class Explanation:
         return LeftBehindError(self.path, self.kind, self.reason, self.remedy, use)
 
 
+class LeftObject:
+    """An object that was left behind, in the process that packed the message.
+
+    Attributes:
+        obj: The object itself.
+        explanation: What the receiver's stand-in says; its path is filled in when the message is complete.
+        cause: What its own way to be pickled raised, or None.
+        often_held: As in `NotCarriedError`.
+        is_own: Whether the program's own code raised the cause: then that is what a refusal raises.
+    """
+
+    __slots__ = ("cause", "explanation", "is_own", "obj", "often_held")
+
+    def __init__(
+        self,
+        obj: object,
+        explanation: Explanation,
+        cause: BaseException | None,
+        often_held: bool,
+        *,
+        is_own: bool,
+    ) -> None:
+        self.obj, self.explanation, self.cause = obj, explanation, cause
+        self.often_held, self.is_own = often_held, is_own
+
+
 class LeftBehind:
     """In a child, in the place of an object that stayed in the parent.
 

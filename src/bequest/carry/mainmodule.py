@@ -15,6 +15,7 @@ import sys
 from io import open_code as _open_code
 from types import FunctionType, ModuleType
 
+from bequest.carry import absent
 from bequest.carry.modules import is_user_module
 
 TYPE_CHECKING = False  # as typing's, whose import would delay a child
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     Plan: TypeAlias = tuple[Step, ...]
 
     class Program(Protocol):
-        """What is known of a main module."""
+        """What is known of a main module.
+
+        Attributes:
+            is_guarded: Whether its own work stands behind `if __name__ == "__main__"`.
+        """
+
+        is_guarded: bool
 
         def plan(self, main: ModuleType) -> Plan:
             """Return what a child does, in the order of the source."""
@@ -89,8 +96,8 @@ def describe(main: ModuleType, mode: str) -> dict[str, Any]:
     known = _descriptions.get((id(main), mode))
     if known is not None and known["shape"] == shape and known["steps"] == steps:
         return known
-    made = {"mode": mode, "shape": shape, "steps": steps}
-    if mode == "import":
+    made = {"mode": mode, "shape": shape, "steps": steps, "import": ()}
+    if mode == "import" or (mode == "replay" and _is_guarded(main)):
         made["import"] = _way_to_import(main)
     _descriptions[id(main), mode] = made
     return made
@@ -135,6 +142,7 @@ def establish(description: dict[str, Any]) -> ModuleType:
         module = _import_main(description)
     else:
         module = _shaped(description["shape"])
+        absent.completion.way = description["import"]
         _replay(module, description)
     _established.module, _established.description = module, description
     return module
@@ -177,6 +185,13 @@ def _plan(main: ModuleType) -> Plan:
         steps: Plan = _established.description["steps"]
         return steps
     return _program(main).plan(main)
+
+
+def _is_guarded(main: ModuleType) -> bool:
+    """Tell whether a child may run the main module for names that have not come; see `absent`."""
+    if main is _established.module:
+        return bool(_established.description["import"])
+    return _program(main).is_guarded
 
 
 def _program(main: ModuleType) -> Program:
@@ -254,6 +269,8 @@ def _source(main: ModuleType) -> bytes | str | None:
 class _NamespaceProgram:
     """A main module without source, such as a notebook's: its globals show its user modules."""
 
+    is_guarded = False
+
     def __init__(self) -> None:
         self._seen: tuple[int, tuple[str, ...]] = (-1, ())
 
@@ -286,6 +303,25 @@ def is_for_child(name: str) -> bool:
     if not isinstance(module, ModuleType) or not is_user_module(module):
         return False
     return not getattr(module.__spec__, "_initializing", False)
+
+
+class Imports:
+    """The imports of a main module, of which those are a child's that `is_for_child` at the time."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._names = [name for _, _, name in steps]
+        self._libraries: list[Any] = []  # what their modules were when none of them was the user's
+
+    def for_child(self) -> Plan:
+        """Return the steps that a child does."""
+        found = [*map(sys.modules.get, self._names)]
+        if found and found == self._libraries:  # in C, where lists compare by identity first
+            return ()
+        steps = tuple([step for step in self._steps if is_for_child(step[2])])
+        users = any(isinstance(module, ModuleType) and is_user_module(module) for module in found)
+        self._libraries = [] if users else found
+        return steps
 
 
 def line_of_top_level(space: dict[str, Any]) -> int | None:
@@ -333,7 +369,7 @@ def _shaped(shape: tuple[Any, ...]) -> ModuleType:
     ):
         return main
     values, spec, loader = shape
-    module = ModuleType("__main__")
+    module = absent.ChildMain("__main__")
     namespace = vars(module)
     namespace.update({k: v for k, v in zip(_ATTRIBUTES, values, strict=True) if v is not None})
     namespace["__loader__"] = _make_loader(loader)

@@ -23,7 +23,7 @@ _SITE_FOLDERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.se
 _MAIN_NAMES = ("__main__", "__mp_main__")
 
 _user = Remembered()  # whether a module is the user's
-_importable = Remembered()  # True, of modules that a child can import
+_importable = Remembered()  # the path on which a child can import it, of modules
 
 
 def main_module() -> ModuleType:
@@ -45,18 +45,18 @@ def is_user_module(module: ModuleType) -> bool:
     return bool(_user.put(module, _looks_like_the_users(module))) if known is None else known
 
 
-_listing: dict[str, Any] = {"count": -1, "modules": []}
+_listing: dict[str, Any] = {"state": None, "modules": []}
 
 
 def user_modules() -> list[tuple[str, ModuleType]]:
-    """Return the importable user modules with their names; looked for anew when `sys.modules` has grown."""
-    if _listing["count"] != len(sys.modules):
+    """Return the importable user modules with their names; looked for anew where there may be others."""
+    if _listing["state"] != (len(sys.modules), sys.path):
         found = [
             (name, ref(module))
             for name, module in list(sys.modules.items())
             if isinstance(module, ModuleType) and is_user_module(module) and is_importable(module)
         ]
-        _listing.update(count=len(sys.modules), modules=found)
+        _listing.update(state=(len(sys.modules), _copy_of_path()), modules=found)
     listed = [(name, weak()) for name, weak in _listing["modules"]]
     return [(name, module) for name, module in listed if module is not None]
 
@@ -102,13 +102,23 @@ def is_importable(module: ModuleType) -> bool:
     name = listed_name(module)
     if name is None or name in _MAIN_NAMES or is_main(module):
         return False
-    if _importable.get(module):
+    if _importable.get(module) == sys.path:
         return True
     # A library may have put a folder of its own on the path for a while (what debuggers vendor, say).
     if name.partition(".")[0] not in sys.stdlib_module_names and not _finders_know(module, name):
         return False
-    _importable.put(module, True)
+    _importable.put(module, _copy_of_path())
     return True
+
+
+_path: list[list[str]] = [[]]
+
+
+def _copy_of_path() -> list[str]:
+    """Return the search path as it is now, one copy for all modules."""
+    if _path[0] != sys.path:
+        _path[0] = list(sys.path)
+    return _path[0]
 
 
 def _finders_know(module: ModuleType, name: str) -> bool:
@@ -140,6 +150,8 @@ def namespace_module(namespace: dict[str, object]) -> ModuleType | None:
 
 def goes_by_name(obj: object) -> bool:
     """Tell whether a child finds this very function, class or callable under its qualified name."""
+    if _by_name.get(obj) is not None:
+        return True
     name = getattr(obj, "__module__", None)
     path = getattr(obj, "__qualname__", None)
     if not isinstance(name, str) or not isinstance(path, str):
@@ -153,6 +165,14 @@ def goes_by_name(obj: object) -> bool:
         except AttributeError:
             return False
     return found is obj
+
+
+_by_name = Remembered()
+
+
+def go_by_name(obj: object) -> None:
+    """Have a function or class of `__main__` found by its name from now on: it is not the parent's own."""
+    _by_name.put(obj, True)
 
 
 def _is_registered_by_value(name: str) -> bool:

@@ -51,8 +51,9 @@ def search_path() -> list[str]:
 
 
 def arguments() -> list[str]:
-    """Return `sys.argv`."""
-    return sys.argv
+    """Return `sys.argv`; a program may have deleted it."""
+    found: list[str] = getattr(sys, "argv", [])
+    return found
 
 
 def import_module(name: str) -> Any:

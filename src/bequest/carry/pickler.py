@@ -17,8 +17,9 @@ from typing import Any
 
 from bequest.carry.buffers import Stream, message_of
 from bequest.carry.dependence import Dependence
-from bequest.carry.graph import PROTOCOL, LeftObject, PackingPickler, Remake
+from bequest.carry.graph import PROTOCOL, PackingPickler, Remake
 from bequest.carry.instances import ATOMS
+from bequest.carry.leftbehind import LeftObject
 from bequest.carry.path import Path
 from bequest.errors import CarryError, SharingError
 
@@ -127,9 +128,17 @@ def pack(
         if path is not None and (strict or _is_refused(path, starting or entry.often_held)):
             about = entry.explanation
             give_up_descriptors(packed.shared, first_gift)
+            if entry.is_own and entry.cause is not None:
+                raise entry.cause
             error = SharingError if isinstance(entry.cause, RuntimeError) else CarryError
             raise error(about.path, about.kind, about.reason, about.remedy) from entry.cause
     return packed
+
+
+def pack_leniently(obj: Any) -> bytes:
+    """Pack `obj` as a message; a stand-in takes the place of what cannot be carried."""
+    packed, _ = _pass_over(obj, {"starting": False, "root": obj, "remake": None}, False, None)
+    return packed.data
 
 
 def _pass_over(

@@ -100,9 +100,9 @@ class Reach:
             if not isinstance(module, ModuleType):
                 continue
             self.held_module(module)
-            if module.__dict__.get("__name__", name) != name and (
-                modules.is_importable(module) or modules.is_user_module(module)
-            ):
+            is_users, is_importable = modules.is_user_module(module), modules.is_importable(module)
+            is_alias = module.__dict__.get("__name__", name) != name
+            if (is_alias and (is_importable or is_users)) or (is_users and not is_importable):
                 self._aliases[name] = module
 
     def _imported_from(self, package: str, name: str) -> None:
@@ -203,7 +203,8 @@ class Reach:
     def _global_items(self) -> Iterator[Any]:
         for module_name, module in list(self._modules.items()):
             if modules.is_user_module(module):
-                yield from self._user_globals(module_name, module, self._wanted(module_name, module))
+                if modules.is_importable(module):  # one that is not comes as a whole, where it comes at all
+                    yield from self._user_globals(module_name, module, self._wanted(module_name, module))
             else:
                 yield from self._replaced(module_name, module, self._attributes)
         import builtins
@@ -275,7 +276,8 @@ class Reach:
                 if not _is_made_by_class_statement(kind, name, value):
                     attributes[name] = value
             if attributes:
-                yield "class", identity.maker(), kind, self._packing.carriable(attributes)
+                packed = self._packing.lightened(self._packing.carriable(attributes), kind)
+                yield "class", identity.maker(), kind, packed
         yield from self._library_class_items()
 
     def _attribute_names(self, kind: type) -> list[str]:
@@ -357,7 +359,8 @@ class Reach:
                 defaults = (line, function.__defaults__, function.__kwdefaults__)
                 plain.setdefault(root.__module__, {})[".".join(path)] = defaults
             state = {name: value for name, value in _held(function) if _is_state(name, value)}
-            packed = self._packing.carriable(state) | self._own_state(function)
+            packed = self._packing.lightened(self._packing.carriable(state), root, *route)
+            packed |= self._own_state(function)
             if packed and modules.goes_by_name(root):
                 made_as = None if "__code__" in packed else function.__code__.co_qualname
                 yield "function", identity.maker(), root, route, made_as, packed

@@ -13,7 +13,17 @@ from __future__ import annotations
 import marshal
 from multiprocessing import process
 
-from bequest.carry import ambient, arrival, bindings, functions, instances, mainmodule, modules, namespaces
+from bequest.carry import (
+    ambient,
+    arrival,
+    bindings,
+    functions,
+    instances,
+    mainmodule,
+    modules,
+    namespaces,
+    wellknown,
+)
 from bequest.carry.start import open_
 
 TYPE_CHECKING = False
@@ -58,9 +68,16 @@ def message() -> tuple[dict[str, Any], bytes]:
 
 def rehearse() -> None:
     """Open the message here, so that what it takes is imported and known."""
+    import _io
     import _pickle
 
-    _Made.body = _pickle.dumps(_body(), 5)
+    file = _io.BytesIO()
+    head, memo = wellknown.head(True)
+    file.write(head)
+    pickler = _pickle.Pickler(file, 5)
+    pickler.memo = memo
+    pickler.dump(_body())
+    _Made.body = file.getvalue()
     open_(*message())
     settle()
 
@@ -74,7 +91,6 @@ def settle() -> None:
 
 def _body() -> _Call:
     """Return what the pickler makes of a process whose target is a function of the main module."""
-    seeds = [_Call(get, ()) for get in (namespaces.main_namespace, namespaces.builtins_namespace)]
     code = _Call(functions.load_code, (marshal.dumps(_body.__code__),))
     made: tuple[Any, ...] = (code, {}, "rehearsed", None, ((_KEY, 0, None, 0), None))
     attributes = {"__qualname__": "rehearsed", "__module__": "__main__", "__defaults__": None}
@@ -96,4 +112,4 @@ def _body() -> _Call:
     filled = (state, None, None)
     rebuilt = _Call(instances.create, (kind, object, None), filled, None, None, instances.fill)
     tail = _Call(arrival.ModuleState, (), None, iter((None, None, None)))
-    return _Call(arrival.first, (({}, None, rebuilt), (tail, seeds)))
+    return _Call(arrival.first, (({}, None, rebuilt), tail))

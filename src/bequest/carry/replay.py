@@ -5,8 +5,8 @@
 
 Nothing is run here. What counts, and what never does:
 
-- Imported are the user modules that the top level names (inside `if`, `try`, `with` and loops too), as far as
-  the parent has finished importing them.
+- Imported are the user modules that the top level names (inside `if`, `try`, `with` and loops too, but not
+  behind the guard, which is the program that runs once), as far as the parent has finished importing them.
 - Replayed, only where the module is guarded and only what the parent has already passed: calls whose result
   is discarded, and assignments to attributes and items, on a name that the top level imports from a
   third-party package. They may stand in an `if` or a `for` whose test or iterable is as harmless as an
@@ -29,8 +29,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bequest.carry.mainmodule import is_for_child, line_of_top_level, log
+from bequest.carry.mainmodule import Imports, line_of_top_level, log
 from bequest.carry.modules import is_user_module
+from bequest.carry.toplevel import DEFINITIONS, bindings, flat, guarded_lines, inner, is_guard
 
 if TYPE_CHECKING:
     from bequest.carry.mainmodule import Plan
@@ -73,7 +74,6 @@ _ACTING_MODULES = frozenset({
 })  # fmt: skip
 _OWN = frozenset(("bequest", "__main__", "__mp_main__"))
 _GIVEN = frozenset(("__file__", "__name__", "__doc__", "__package__", "__spec__"))
-_Definition = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class _NotAgain(Exception):
@@ -118,14 +118,16 @@ class SourceProgram:
         self._by_name: dict[str, list[_Import]] = {}
         for one in self._imports:
             self._by_name.setdefault(one.bound, []).append(one)
-        guards = [statement.lineno for statement in _flat(tree.body) if _is_guard(statement)]
-        self._guard_line = max(guards, default=0)
-        self._body = [s for s in tree.body if not _is_guard(s) and s.lineno < self._guard_line]
-        self._bindings = _bindings(tree)
+        guards = [statement.lineno for statement in flat(tree.body) if is_guard(statement)]
+        self._guard_line, self.is_guarded = max(guards, default=0), bool(guards)
+        self._body = [s for s in tree.body if not is_guard(s) and s.lineno < self._guard_line]
+        self._bindings = bindings(tree)
         lines: dict[str, int] = {}
+        guarded = guarded_lines(tree.body)
         for name, line in self._importable():
-            lines.setdefault(name, line)
-        self._candidates = [(line, "import", name) for name, line in lines.items()]
+            if line not in guarded:
+                lines.setdefault(name, line)
+        self._candidates = Imports([(line, "import", name) for name, line in lines.items()])
         self._statements: tuple[int, Plan] = (-1, ())
 
     def plan(self, main: ModuleType) -> Plan:
@@ -133,7 +135,7 @@ class SourceProgram:
         line = self._passed(main)
         if self._statements[0] != line:
             self._statements = (line, self._configuration(line) if line else ())
-        imports = tuple([step for step in self._candidates if is_for_child(step[2])])
+        imports = self._candidates.for_child()
         return tuple(sorted(imports + self._statements[1], key=_line_of)) if imports else self._statements[1]
 
     def _importable(self) -> Iterator[tuple[str, int]]:
@@ -153,8 +155,8 @@ class SourceProgram:
 
     def _configuration(self, line: int) -> Plan:
         found: dict[tuple[int, str], None] = {}
-        for statement in _flat(self._body):
-            if (statement.end_lineno or 0) >= line or _is_guard(statement):
+        for statement in flat(self._body):
+            if (statement.end_lineno or 0) >= line or is_guard(statement):
                 continue
             try:
                 kept, needs = self._configuring(statement, frozenset())
@@ -376,81 +378,8 @@ def _imports(body: Iterable[ast.stmt], package: str) -> Iterator[_Import]:
                 full = ".".join([*parts, *([module] if module else [])])
                 for alias in names:
                     yield _Import(alias.asname or alias.name, full, alias.name, statement.lineno)
-            case _ if not isinstance(statement, _Definition):
-                yield from _imports(_inner(statement), package)
-
-
-def _inner(statement: ast.stmt) -> Iterator[ast.stmt]:
-    """Yield the statements inside a compound statement: those of all its branches, handlers and cases."""
-    for child in ast.iter_child_nodes(statement):
-        if isinstance(child, ast.stmt):
-            yield child
-        elif isinstance(child, ast.ExceptHandler | ast.match_case):
-            yield from child.body
-
-
-def _flat(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of the top level in order; those of a `try` as if they stood alone."""
-    for statement in body:
-        if isinstance(statement, ast.Try | ast.TryStar):
-            yield from _flat([*statement.body, *statement.orelse, *statement.finalbody])
-        else:
-            yield statement
-
-
-def _bindings(tree: ast.Module) -> dict[str, int]:
-    """Count how often each global is bound: by the top level, and by functions that declare it `global`."""
-    counts: dict[str, int] = {}
-    for node in _walk_top_level(tree):
-        for name in _bound_by(node):
-            counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
-def _walk_top_level(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the nodes that run with the module, and of what runs later only its `global` statements."""
-    waiting: list[ast.AST] = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, (*_Definition, ast.Lambda)):
-            body = node.body if isinstance(node.body, list) else [node.body]
-            yield from (n for part in body for n in ast.walk(part) if isinstance(n, ast.Global))
-        else:
-            waiting.extend(ast.iter_child_nodes(node))
-
-
-def _bound_by(node: ast.AST) -> Iterator[str]:
-    match node:
-        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-            yield name
-        case ast.Import(names=names) | ast.ImportFrom(names=names):
-            yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            yield name
-        case ast.Global(names=names):
-            yield from names
-        case ast.ExceptHandler(name=str(name)):
-            yield name
-
-
-def _is_guard(statement: ast.stmt) -> bool:
-    """Tell whether a statement asks, with `if`, `and` or `if else`, whether this is the main module."""
-    tested: ast.AST
-    match statement:
-        case ast.If(test=test) | ast.Expr(value=ast.IfExp(test=test)):
-            tested = test
-        case ast.Expr(value=ast.BoolOp(values=[test, *_])):
-            tested = test
-        case _:
-            return False
-    return any(isinstance(node, ast.Compare) and _compares_name(node) for node in ast.walk(tested))
-
-
-def _compares_name(compare: ast.Compare) -> bool:
-    nodes = [part for side in (compare.left, *compare.comparators) for part in ast.walk(side)]
-    names = any(isinstance(node, ast.Name) and node.id == "__name__" for node in nodes)
-    return names and any(isinstance(node, ast.Constant) and node.value == "__main__" for node in nodes)
+            case _ if not isinstance(statement, DEFINITIONS):
+                yield from _imports(inner(statement), package)
 
 
 def _assigned(statement: ast.stmt) -> str | None:

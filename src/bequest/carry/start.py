@@ -190,7 +190,7 @@ def _remaker(main: Any, mode: str) -> Callable[[str], tuple[str, tuple[str, ...]
 
 def _main_state(main: Any, process_obj: Any) -> Any:
     """Return the class of a main module that has been given another, and all names where the target asks."""
-    kind = None if type(main).__module__ in ("builtins", "bequest.cli") else type(main)
+    kind = None if type(main).__module__.partition(".")[0] in ("builtins", "bequest") else type(main)
     target = process_obj.__dict__.get("_target")
     asks = getattr(target, "__module__", None) == "builtins" and target.__name__ in _ASKS_FOR_NAMES
     if kind is None and not asks:

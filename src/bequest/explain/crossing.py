@@ -9,6 +9,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from bequest.carry import arrival, classes, functions, instances, namespaces
+from bequest.carry.deferred import Deferred
 from bequest.carry.leftbehind import LeftBehind
 from bequest.carry.objects import callables
 from bequest.explain import stream
@@ -19,6 +20,7 @@ from bequest.explain.stream import Span
 _CROSSINGS: dict[Any, Crossing] = {
     LeftBehind: "left behind",
     arrival.make_again: "made again",
+    Deferred: "on demand",
     namespaces.find_global: "module global",
     **dict.fromkeys(
         (

@@ -23,6 +23,7 @@ Crossing: TypeAlias = Literal[
     "module global",
     "ambient",
     "made again",
+    "on demand",
     "left behind",
     "reference",
     "message",
@@ -37,6 +38,7 @@ Crossing: TypeAlias = Literal[
 - module global: laid over what the import of its module makes
 - ambient: state around the objects (logging, warnings, signals ...)
 - made again: the statement of the main module that made it is run again
+- on demand: large state of a module, class or function, which a running process asks for if it has none
 - left behind: a stand-in takes its place
 - reference: it is in the message already, at another place
 - message: not an object: a part of the message that holds others

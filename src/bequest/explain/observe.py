@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from bequest.carry.buffers import Stream
-from bequest.carry.graph import LeftObject
+from bequest.carry.leftbehind import LeftObject
 
 
 class Observer:

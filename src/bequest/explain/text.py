@@ -25,6 +25,7 @@ _STYLES = {
     "module global": "yellow",
     "ambient": "yellow",
     "made again": "yellow",
+    "on demand": "green",
     "left behind": "bold red",
     "reference": "dim",
     "message": "dim",

@@ -226,6 +226,9 @@ def _end_of_starts() -> None:
     copies = sys.modules.get("bequest.carry.copies")
     if copies is not None:
         copies.between_starts.forget()
+    template = sys.modules.get("bequest.launch.template")
+    if template is not None:
+        template.templates.rest()
 
 
 def _default_methods() -> dict[str, str | None]:

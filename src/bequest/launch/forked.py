@@ -186,7 +186,7 @@ def _start(line: socket.socket, inherited: Inherited, received: Any) -> int:
 
 def _as_many_as_fit(names: list[str]) -> list[str]:
     """Return the first of the names, as many as one word to the parent may have; the rest are told later."""
-    room = lines.INLINE_BYTES
+    room = lines.WORD_BYTES - 64
     for count, name in enumerate(names):
         room -= len(name) + 8  # marshal's own share
         if room < 0:

@@ -39,6 +39,8 @@ MOST_DESCRIPTORS = 250  # in one message; Linux takes 253 (SCM_MAX_FD)
 MOST_BYTES = 1 << 17
 INLINE_BYTES = 1 << 16
 """The largest message that travels by itself; a larger one is in a file of its own."""
+WORD_BYTES = 1 << 15
+"""The longest word to the parent, which makes room for one at each look."""
 
 _ROOM = socket.CMSG_SPACE(MOST_DESCRIPTORS * array("i").itemsize)
 _MORE = {"request": "more"}

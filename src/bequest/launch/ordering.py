@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _STOP_GRACE_S = 5.0
+_ROOM = socket.CMSG_SPACE(array("i").itemsize)
 
 
 class Line:
@@ -39,6 +40,7 @@ class Line:
         self.ours, self.template = ours, template
         self.first = b""
         self.child_pidfd: int | None = None
+        self._heard: list[Any] = []
 
     def hear(self, flags: int = 0) -> bytes:
         """Return the first word, waiting for it; with MSG_DONTWAIT, BlockingIOError where there is none."""
@@ -52,14 +54,20 @@ class Line:
     def _hear_first(self, flags: int) -> None:
         if not flags & socket.MSG_DONTWAIT:
             pidfd.is_ready(self.ours.fileno(), None)
-        room = socket.CMSG_SPACE(4)
-        # A ^C between the system's call and what follows would lose the word, and with it the child.
-        with interrupts_held_back():
-            self.first, ancillary, _, _ = self.ours.recvmsg(
-                lines.MOST_BYTES, room, flags | socket.MSG_CMSG_CLOEXEC
-            )
+        if not self._heard:
+            arguments = ((lines.WORD_BYTES,), (_ROOM,), (flags | socket.MSG_CMSG_CLOEXEC,))
+            # In one call of C code: a ^C between the system's call and what follows would lose the word, and
+            # with it the child.
+            self._heard.extend(map(self.ours.recvmsg, *arguments))
+        self._take_in()
+
+    def _take_in(self) -> None:
+        """Note what has been heard, which a ^C may have prevented."""
+        for word, ancillary, _, _ in self._heard:
             for _, _, data in ancillary:
                 self.child_pidfd = array("i", data)[0]
+            self.first = word
+        self._heard.clear()
 
     def may_serve(self) -> bool:
         """Tell whether a start may be sent: the child waits for it, or the template has yet to fork it."""
@@ -76,6 +84,7 @@ class Line:
 
     def close(self) -> None:
         """Give the child up: it leaves if it has no start."""
+        self._take_in()
         self.ours.close()
         if self.child_pidfd is not None:
             os.close(self.child_pidfd)
@@ -143,29 +152,34 @@ class Template:
         except OSError:  # ended already; whoever asks it to fork will see that
             pass
 
-    def order(self, wishes: dict[str, Any], ahead: float | None) -> Line:
-        """Have a child forked, and return the line to it, owned by the caller; does not wait for the child.
+    def order(self, wishes: dict[str, Any], ahead: float | None, count: int = 1) -> list[Line]:
+        """Have children forked, and return the lines to them, owned by the caller; does not wait for them.
 
         Args:
             wishes: What is to be imported before: "imports", "preload", "on_error".
-            ahead: None for at once, or that it is to be forked at leisure, and leaves when it has waited so
-                many seconds for its start.
+            ahead: None for at once, or that each is to be forked at leisure, or when its start has come, and
+                leaves when it has waited so many seconds for that.
+            count: How many.
 
         Raises:
-            OSError: The system is at a limit. Where the template has ended, the line will say so.
+            OSError: The system is at a limit. Where the template has ended, the lines will say so.
         """
-        ours, theirs = lines.socket_pair()
         request = {"request": "fork", "ahead": ahead, **wishes}
-        with theirs:
-            try:
-                lines.send(self.channel, {}, request, b"", [theirs.fileno()])
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            except BaseException:
+        pairs: list[tuple[socket.socket, socket.socket]] = []
+        try:
+            pairs += [lines.socket_pair() for _ in range(count)]
+            lines.send(self.channel, {}, request, b"", [theirs.fileno() for _, theirs in pairs])
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        except BaseException:
+            for ours, _ in pairs:
                 ours.close()
-                raise
+            raise
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
         self.asked.update(wishes["imports"], wishes["preload"])
-        return Line(ours, self)
+        return [Line(ours, self) for ours, _ in pairs]
 
     def retire(self) -> None:
         """Let it leave once its last child has; until then it goes on telling how they end."""

@@ -3,7 +3,7 @@
     channel -> prepare | fork | retire;   fork -> child, on its line (`forked`);   child ends -> "S" exit code
 
 It holds one thread, checked with the kernel before each fork, and no state of the program but imported
-modules. One child may be forked ahead of its start, when there is nothing else to do. It leaves when its
+modules. Children may be forked ahead of their start, when there is nothing else to do. It leaves when its
 parent does. The parent's side is `template`, the words are those of `lines`.
 """
 
@@ -73,13 +73,6 @@ def _ensure_open(fd: int) -> None:
             pass
 
 
-class _Ahead:
-    """A child that is to be forked ahead of its start: its line, and how long it will wait."""
-
-    def __init__(self, line_fd: int, idle_s: float) -> None:
-        self.line_fd, self.idle_s = line_fd, idle_s
-
-
 class _Server:
     """The template's loop and all its state; a child takes what it needs from it and forgets the rest."""
 
@@ -91,8 +84,11 @@ class _Server:
         self._started = mmap.mmap(-1, mmap.PAGESIZE)
         self._waiting: dict[int, int] = {}
         self._places = itertools.cycle(range(mmap.PAGESIZE))
-        self._ahead: _Ahead | None = None
-        self._arrived: list[int] = []  # descriptors of the request at hand, while another child is forked
+        self._ahead: dict[
+            int, float
+        ] = {}  # lines of children to be forked ahead, and how long each will wait
+        self._at_leisure = False
+        self._poller = select.poll()
         self._retired = False
         self._unfit: tuple[str | None] | None = None  # why no child can be forked, and from what module on
         self._buffer = bytearray(lines.MOST_BYTES)
@@ -112,27 +108,36 @@ class _Server:
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         # The parent blocked it until here, or ^C could end us before we could ignore it.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        poller = select.poll()
         for fd in (self._wake_r, self._watch_fd, self._channel.fileno()):
-            poller.register(fd, select.POLLIN)
+            self._poller.register(fd, select.POLLIN)
         while not (self._retired and not self._lines):
-            ready = {fd for fd, _ in poller.poll(None if self._ahead is None else _LEISURE_MS)}
+            ready = {fd for fd, _ in self._poller.poll(self._patience_ms())}
             if self._wake_r in ready:
                 self._reap()
             if self._watch_fd in ready or (self._channel.fileno() in ready and not self._receive()):
                 break
-            if not ready or ready == {self._wake_r}:
-                self._fork_ahead()
+            for line_fd in [line_fd for line_fd in self._ahead if line_fd in ready]:
+                self._fork_ahead(line_fd)  # its start has come, or it has been given up
+            self._at_leisure = not ready
+            if self._ahead and (not ready or (ready == {self._wake_r} and self._is_idle())):
+                self._fork_ahead(next(iter(self._ahead)))
         self._end_waiting()
         util._flush_std_streams()
         os._exit(0)  # no exit callbacks: those of preloaded modules are the program's, not ours
 
+    def _patience_ms(self) -> int | None:
+        """Return how long to wait for what is to be done; None for as long as it takes."""
+        if not self._ahead:
+            return None
+        return 0 if self._at_leisure else _LEISURE_MS
+
+    def _is_idle(self) -> bool:
+        """Tell whether there is time for a fork when a child has ended: it was not one of several."""
+        waiting = sum(not self._started[place] for place in self._waiting.values())
+        return len(self._ahead) == 1 or len(self._lines) == waiting
+
     def _reap(self) -> None:
-        try:
-            while os.read(self._wake_r, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        os.read(self._wake_r, 4096)
         while self._lines:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -167,15 +172,13 @@ class _Server:
         elif kind == "prepare":
             self._prepare(header)
         else:
-            self._arrived = fds
-            self._fork_ahead()  # the next one is asked for when that one has its start, or has been given up
-            self._arrived = []
             self._import(notes["imports"], "ignore")
             self._import(notes["preload"], notes["on_error"])
             if notes["ahead"] is None:
                 self._fork(fds[0], None)
-            else:
-                self._ahead = _Ahead(fds[0], notes["ahead"])
+            for line_fd in fds if notes["ahead"] is not None else ():
+                self._ahead[line_fd] = notes["ahead"]
+                self._poller.register(line_fd, select.POLLIN)
         return True
 
     def _prepare(self, template: dict[str, Any]) -> None:
@@ -218,19 +221,19 @@ class _Server:
     # Children
 
     def _drop_ahead(self) -> None:
-        if self._ahead is not None:
-            os.close(self._ahead.line_fd)
-            self._ahead = None
+        for line_fd in self._ahead:
+            self._poller.unregister(line_fd)
+            os.close(line_fd)
+        self._ahead.clear()
 
-    def _fork_ahead(self) -> None:
-        """Fork the child that has been asked for ahead, unless its parent has given it up."""
-        ahead = self._ahead
-        if ahead is not None:
-            if _is_hung_up(ahead.line_fd):
-                self._drop_ahead()
-            else:
-                self._ahead = None
-                self._fork(ahead.line_fd, ahead.idle_s)
+    def _fork_ahead(self, line_fd: int) -> None:
+        """Fork a child that has been asked for ahead, unless its parent has given it up."""
+        self._poller.unregister(line_fd)
+        idle_s = self._ahead.pop(line_fd)
+        if _is_hung_up(line_fd):
+            os.close(line_fd)
+        else:
+            self._fork(line_fd, idle_s)
 
     def _fork(self, line_fd: int, idle_s: float | None) -> None:
         if self._unfit is None and _thread_count() > 1:
@@ -259,7 +262,7 @@ class _Server:
         return place
 
     def _inherited(self, place: int | None) -> forked.Inherited:
-        others = (*self._lines.values(), *self._arrived)
+        others = (*self._lines.values(), *self._ahead)
         not_ours = (self._channel.detach(), self._wake_r, self._wake_w, *others)
         return forked.Inherited(
             handlers=self._handlers,
@@ -287,8 +290,13 @@ def _wake_up(_number: int, _frame: object) -> None:
 
 
 def _say(line_fd: int, message: bytes) -> None:
-    with socket.socket(fileno=line_fd) as line:
-        lines.tell(line, message)
+    """Send a last word on a line, as `lines.tell` does, and close it."""
+    try:
+        os.write(line_fd, message)  # to make a socket object takes longer than to use it
+    except OSError:
+        pass
+    finally:
+        os.close(line_fd)
 
 
 def _is_hung_up(line_fd: int) -> bool:

@@ -3,9 +3,9 @@
     message + descriptors -> line -> child    the template forks it -> "P" pid, pidfd -> ... -> "S" exit code
 
 One template serves one process; it is replaced when it died, when it got threads, or when the main module
-changed. One child, the spare, is kept forked ahead and waits on its line for its start. The standard fork
-server is not used, but for the names that it keeps (`preload`). The other side is `serve` and `forked`; the
-words are those of `lines`.
+changed. A child, or several, is kept forked ahead and waits on its line for its start (`spares`). The
+standard fork server is not used, but for the names that it keeps (`preload`). The other side is `serve` and
+`forked`; the words are those of `lines`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bequest.launch import handoff, lines, pidfd, preload
 from bequest.launch.child import ReceivedFd
 from bequest.launch.follow import StartedPopen
 from bequest.launch.ordering import Line, Template
+from bequest.launch.spares import Spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ util: Any = _util  # private names of it are used: the same in all versions
 _ATTEMPTS = 10
 _MODULES = "modules"
 _REAPING_S = 1.0  # the template takes 50 microseconds; this long only where it is stopped
-
-SPARE_IDLE_S = 30.0
-"""How long a child forked ahead waits for its start, unless `set_forkserver_spare` says otherwise."""
 
 
 class Popen(StartedPopen):
@@ -72,7 +70,7 @@ class Popen(StartedPopen):
     def _look(self) -> None:
         while self.returncode is None and not self._orphaned:
             try:
-                message = os.read(self._line, lines.MOST_BYTES)
+                message = os.read(self._line, lines.WORD_BYTES)
             except BlockingIOError:
                 if not self._is_being_reaped():
                     return
@@ -118,21 +116,19 @@ class _Templates:
     def __init__(self) -> None:
         self._learned: dict[str, None] = {}  # modules that children had to import, in order
         self._denied: set[str] = set()  # modules whose import starts threads
-        self._spare_idle_s = SPARE_IDLE_S
+        self.spares = Spares()
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._current: Template | None = None
         self._replaced: list[Template] = []
-        self._spare: Line | None = None
         self._unprepared = False
 
     def forget(self) -> None:
         """In a forked child: the templates are the parent's, and must not stay open through us."""
         inherited = [*self._replaced, *([] if self._current is None else [self._current])]
-        if self._spare is not None:
-            self._spare.close()
+        self.spares.drop()
         self._reset()
         for template in inherited:
             template.abandon()
@@ -140,14 +136,15 @@ class _Templates:
     def learn(self, names: list[str]) -> None:
         """Have `names` imported before the next fork, as far as this process has imported them itself.
 
-        Does not wait for the lock: a signal handler may ask how a child is while a start holds it. The spare,
-        which lacks the names, is then replaced at the next start.
+        Does not wait for the lock: a signal handler may ask how a child is while a start holds it. The
+        spares, which lack the names, are then replaced at the next start.
         """
         self._learned.update(dict.fromkeys(name for name in names if name in sys.modules))
         if self._lock.acquire(blocking=False):
             try:
-                if self._spare is not None and self._missing(self._spare.template, ()):
-                    self._renew_spare(self._spare.template)
+                template = self.spares.template
+                if template is not None and self._missing(template, ()):
+                    self._order_spares(template, ())
             finally:
                 self._lock.release()
 
@@ -156,9 +153,25 @@ class _Templates:
         if not idle_s >= 0:
             raise ValueError(f"a spare cannot wait {idle_s!r} seconds")
         with self._lock:
-            self._spare_idle_s = idle_s
-            if self._spare is not None:
-                self._renew_spare(self._spare.template)
+            self.spares.idle_s = idle_s
+            template = self.spares.template
+            self.spares.drop()
+            if template is not None:
+                self._order_spares(template, ())
+
+    def rest(self) -> None:
+        """Note that the program waits for what it has started: the time to make up for what that has used.
+
+        Does not wait for the lock, as `learn` does not.
+        """
+        self.spares.pace.end_round()
+        if self.spares.are_few and self._lock.acquire(blocking=False):
+            try:
+                template = self.spares.template
+                if template is not None:
+                    self._order_spares(template, (), between=True)
+            finally:
+                self._lock.release()
 
     def fork(self, parcel: Parcel, notes: dict[str, Any], gifts: list[int]) -> Line:
         """Have a child forked and given its start; wait until it is there.
@@ -180,7 +193,8 @@ class _Templates:
             try:
                 sent = _send_start(line, parcel, notes, fds)
                 if sent or not is_spare:
-                    self._order_spare(line.template, parcel.template.get(_MODULES, ()))
+                    with self._lock:
+                        self._order_spares(line.template, parcel.template.get(_MODULES, ()))
                     line.hear()
             except BaseException:
                 line.call_off()
@@ -203,21 +217,21 @@ class _Templates:
         with self._lock:
             templates = [*self._replaced, *([] if self._current is None else [self._current])]
             self._replaced, self._current = [], None
-            self._drop_spare()
+            self.spares.drop()
         for template in templates:
             template.stop()
 
     def _line_for(self, wanted: dict[str, Any]) -> tuple[Line, bool]:
-        """Return the line to a child that fits, and whether that is the spare."""
+        """Return the line to a child that fits, and whether that is a spare."""
         with self._lock:
             template = self._fitting(wanted)
             missing = self._missing(template, wanted.get(_MODULES, ()))
-            spare = self._spare
-            if spare is not None and spare.template is template and not missing and spare.may_serve():
-                self._spare = None
+            if missing or self.spares.template is not template:
+                self.spares.drop()
+            spare = self.spares.take()
+            if spare is not None:
                 return spare, True
-            self._drop_spare()
-            return template.order(self._wishes(missing), None), False
+            return template.order(self._wishes(missing), None)[0], False
 
     def _missing(self, template: Template, modules: Iterable[str]) -> dict[str, list[str]]:
         """Return what `template` has yet to import, by kind; {} for nothing."""
@@ -232,28 +246,10 @@ class _Templates:
         nothing: dict[str, Any] = {"imports": [], "preload": []}
         return {**nothing, **missing, "on_error": preload.modules()[1]}
 
-    def _order_spare(self, template: Template, modules: Iterable[str]) -> None:
-        """Have the next child forked ahead; no error where that cannot be."""
-        with self._lock:
-            if self._spare is None and template is self._current:
-                self._spare = self._ordered_ahead(template, modules)
-
-    def _ordered_ahead(self, template: Template, modules: Iterable[str]) -> Line | None:
-        if not self._spare_idle_s or not template.can_spare:
-            return None
-        try:
-            return template.order(self._wishes(self._missing(template, modules)), self._spare_idle_s)
-        except OSError:  # at a limit: the next start will say so, if it still holds by then
-            return None
-
-    def _drop_spare(self) -> None:
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
-
-    def _renew_spare(self, template: Template) -> None:
-        self._drop_spare()
-        self._spare = self._ordered_ahead(template, ())
+    def _order_spares(self, template: Template, modules: Iterable[str], *, between: bool = False) -> None:
+        """Have the next children forked ahead, those that there are replaced if they lack a module."""
+        if template is self._current:
+            self.spares.order(template, self._wishes(self._missing(template, modules)), between=between)
 
     def _fitting(self, wanted: dict[str, Any]) -> Template:
         description = {key: value for key, value in wanted.items() if key != _MODULES}
@@ -261,7 +257,7 @@ class _Templates:
         if current is not None and (self._unprepared or current.description == description):
             return current
         if current is not None:
-            self._drop_spare()
+            self.spares.drop()
             current.retire()
             self._replaced.append(current)
         self._replaced = [template for template in self._replaced if not template.has_left()]
@@ -279,8 +275,8 @@ class _Templates:
                 return  # another thread met the same and has dealt with it
             else:
                 self._replaced.remove(template)
-            if self._spare is not None and self._spare.template is template:
-                self._drop_spare()
+            if self.spares.template is template:
+                self.spares.drop()
             if said[:1] == b"T":
                 self._replaced.append(template)
                 if not template.is_unfit:  # else it has said so to another thread as well
@@ -316,14 +312,15 @@ def _send_start(line: Line, parcel: Parcel, notes: dict[str, Any], fds: list[int
 
 
 def set_forkserver_spare(idle_s: float) -> None:
-    """Set how long a child that is forked ahead of its start, the spare, waits for one.
+    """Set how long a child that is forked ahead of its start, a spare, waits for one.
 
-    With start method `forkserver` one child is kept ready, so that a start need not wait for a fork. It takes
-    the memory that it has written to, a few megabytes, and runs nothing of the program. When it has waited so
-    long it leaves, and the next start forks one as it is needed. It concerns this process alone.
+    With start method `forkserver` one child is kept ready, so that a start need not wait for a fork; where a
+    program starts several at a time, again and again, as many, up to 16. Each takes the memory that it has
+    written to, a few megabytes, and runs nothing of the program. When it has waited so long it leaves, and
+    the next start forks one as it is needed. It concerns this process alone.
 
     Args:
-        idle_s: Seconds; 30 unless set. 0: no child is forked ahead. Infinity: it stays.
+        idle_s: Seconds; 30 unless set. 0: no child is forked ahead. Infinity: they stay.
 
     Raises:
         ValueError: It is negative, or not a number.

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 _STANDARD = "from multiprocessing.resource_tracker import main"
 # The tracker is a new interpreter, which need not find bequest as this one did.
-_OURS = "import sys; sys.path.append({folder!r}); from bequest.launch.tracker import main"
+# Who looks for a program's trackers among its processes looks for the name of the standard one's module.
+_OURS = (
+    "import sys, multiprocessing.resource_tracker; sys.path.append({folder!r}); "
+    "from bequest.launch.tracker import main"
+)
 _END_GRACE_MS = 2000
 _MARK = "bequest"  # registered as a "noop", a type that every tracker knows: one that is not ours ignores it
 

@@ -121,21 +121,29 @@ def restore(state: dict[str, Any], *, again: bool = True) -> None:
 def _capture(families: tuple[str, ...], *, plain: bool) -> State:
     loaded = sys.modules
     state: State = {}
-    for family in families:
-        taken = {}
-        for adopter in _adopters(family):
-            if adopter.plain is not plain or (adopter.owner is not None and adopter.owner not in loaded):
-                continue
-            try:
-                value = adopter.capture()
-            except Exception as error:  # noqa: BLE001  # any package's code may run here; a start must not fail for it
-                report("left out of the state: %s (%r)", adopter.name, error)
-                continue
-            if value is not None:
-                taken[adopter.name] = value
-        if taken:
-            state[family] = taken
+    for family, adopter in _of_families(families, plain):
+        if adopter.owner is not None and adopter.owner not in loaded:
+            continue
+        try:
+            value = adopter.capture()
+        except Exception as error:  # noqa: BLE001  # any package's code may run here; a start must not fail for it
+            report("left out of the state: %s (%r)", adopter.name, error)
+            continue
+        if value is not None:
+            state.setdefault(family, {})[adopter.name] = value
     return state
+
+
+_listed: dict[tuple[tuple[str, ...], bool], list[tuple[str, Adopter]]] = {}
+
+
+def _of_families(families: tuple[str, ...], plain: bool) -> list[tuple[str, Adopter]]:
+    """Return the adopters of these families that are plain, or those that are not."""
+    known = _listed.get((families, plain))
+    if known is None:
+        found = [(family, adopter) for family in families for adopter in _adopters(family)]
+        known = _listed[families, plain] = [each for each in found if each[1].plain is plain]
+    return known
 
 
 def _restore(state: State) -> None:

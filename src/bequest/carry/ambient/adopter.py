@@ -12,7 +12,7 @@ import sys
 
 TYPE_CHECKING = False  # typing is not imported in a child for the sake of annotations
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 # What these install watches or serves the parent's own front end (a kernel's sockets, a test runner's
@@ -53,6 +53,28 @@ class Adopter:
     ) -> None:
         self.name, self.capture, self.restore = name, capture, restore
         self.owner, self.plain, self.eager, self.vital = owner, plain, eager, vital
+
+
+class LastLook:
+    """What was made of some objects at the last look: mostly they are the same at the next.
+
+    Args:
+        make: Makes it, of nothing but the objects themselves and what of them never changes.
+    """
+
+    __slots__ = ("_last", "_make")
+
+    def __init__(self, make: Callable[[Sequence[Any]], Any]) -> None:
+        self._make = make
+        self._last: tuple[list[int] | None, Sequence[Any], Any] = (None, (), None)
+
+    def of(self, objects: Sequence[Any]) -> Any:
+        """Return what `make` makes of `objects`, kept and compared by identity with the last ones."""
+        ids = [*map(id, objects)]
+        last = self._last  # at one go: threads start processes side by side
+        if ids != last[0]:
+            last = self._last = (ids, objects, self._make(objects))
+        return last[2]
 
 
 def report(text: str, *args: object) -> None:

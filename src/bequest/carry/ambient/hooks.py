@@ -13,10 +13,11 @@ import builtins
 import gc
 import sys
 
-from bequest.carry.ambient.adopter import Adopter, is_front_end, is_stand_in, report
+from bequest.carry.ambient.adopter import Adopter, LastLook, is_front_end, is_stand_in, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 _HOOKS = (
@@ -129,17 +130,20 @@ def _is_users(finder: object) -> bool:
     return module is not None and (module.__name__ == "__main__" or is_user_module(module))
 
 
+def _find_added(importers: Sequence[Any]) -> list[tuple[bool, Any]]:
+    """Return the program's own importers, each with whether it stands before the standard ones."""
+    standard = [i for i, entry in enumerate(importers) if _is_standard(entry)]
+    first = standard[0] if standard else len(importers)
+    return [(i < first, e) for i, e in enumerate(importers) if i not in standard and _is_users(e)]
+
+
+_looks = {name: LastLook(_find_added) for name in ("meta_path", "path_hooks")}
+
+
 def _capture_importers() -> dict[str, list[tuple[bool, Any]]] | None:
     # Only the program's own: packages add theirs again when they are imported.
-    found = {}
-    for name in ("meta_path", "path_hooks"):
-        importers = getattr(sys, name)
-        standard = [i for i, entry in enumerate(importers) if _is_standard(entry)]
-        first = standard[0] if standard else len(importers)
-        added = [(i < first, e) for i, e in enumerate(importers) if i not in standard and _is_users(e)]
-        if added:
-            found[name] = added
-    return found or None
+    found = {name: look.of(tuple(getattr(sys, name))) for name, look in _looks.items()}
+    return {name: added for name, added in found.items() if added} or None
 
 
 def _is_standard(importer: object) -> bool:

@@ -15,11 +15,11 @@ import os
 import sys
 import warnings
 
-from bequest.carry.ambient.adopter import Adopter
+from bequest.carry.ambient.adopter import Adopter, LastLook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 
@@ -91,9 +91,18 @@ def _capture_path() -> dict[str, Any]:
     # As the standard library does it: '' meant the directory that the program was started in.
     process = sys.modules.get("multiprocessing.process")
     origin = getattr(process, "ORIGINAL_DIR", None)
-    here = "" if origin is None else origin
-    path = [_exact(p) or here for p in sys.path if isinstance(p, str)]
-    return {"origin": origin, "path": path, "places": _places(path)}
+    path, is_relative = _path.of((origin, *sys.path))
+    return {"origin": origin, "path": path, "places": _places(path) if is_relative else {}}
+
+
+def _search_path(found: Sequence[Any]) -> tuple[list[str], bool]:
+    """Return the search path, of what '' stands for and the entries; and whether any is relative."""
+    here, *entries = found
+    path = [_exact(p) or here or "" for p in entries if isinstance(p, str)]
+    return path, not all(p.startswith(os.sep) for p in path)
+
+
+_path = LastLook(_search_path)
 
 
 def _places(path: list[str]) -> dict[str, str]:
@@ -207,13 +216,31 @@ def install_filters(wanted: list[Any]) -> None:
 
 
 def _capture_filters() -> list[Any]:
-    encoded = (_encode_filter(entry) for entry in active_filters())
+    filters = tuple(active_filters())
+    encoded: list[Any] | None = _filters.of(filters)
+    if encoded is None:
+        encoded = [_encode_filter(entry) for entry in filters]
     return [entry for entry in encoded if entry is not None]
+
+
+_HEAPTYPE = 1 << 9
+
+
+def _encode_filters(filters: Sequence[Any]) -> list[Any] | None:
+    """Return the filters encoded; None where that depends on what a category's module holds at the time."""
+    builtin = all(isinstance(entry[2], type) and not entry[2].__flags__ & _HEAPTYPE for entry in filters)
+    return [_encode_filter(entry) for entry in filters] if builtin else None
+
+
+_filters = LastLook(_encode_filters)
 
 
 def filters_without_name() -> list[tuple[int, Any]]:
     """Return position and entry of each filter whose category only the program has: it goes as an object."""
-    return [(i, entry) for i, entry in enumerate(active_filters()) if _encode_category(entry[2]) is None]
+    filters = active_filters()
+    if _filters.of(tuple(filters)) is not None:
+        return []
+    return [(i, entry) for i, entry in enumerate(filters) if _encode_category(entry[2]) is None]
 
 
 def _encode_filter(entry: Any) -> list[Any] | None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 import sys
 
-from bequest.carry.ambient.adopter import Adopter, is_front_end, is_stand_in, report
+from bequest.carry.ambient.adopter import Adopter, LastLook, is_front_end, is_stand_in, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import ModuleType
     from typing import Any
 
@@ -226,8 +226,17 @@ _MADE_BY_CLASS = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 def _capture_copyreg() -> dict[Any, Any] | None:
     # Packages register theirs again when they are imported; what the program has registered comes along.
-    table = sys.modules["copyreg"].dispatch_table
-    return {kind: reduce for kind, reduce in list(table.items()) if _is_programs(kind, reduce)} or None
+    table = sys.modules["copyreg"].dispatch_table.copy()  # at one go: other threads may import
+    return _registered.of((*table, *table.values())) or None
+
+
+def _find_programs(table: Sequence[Any]) -> dict[Any, Any]:
+    """Return what the program has registered, of all classes and behind them their reducers."""
+    pairs = zip(table, table[len(table) // 2 :], strict=False)
+    return {kind: reduce for kind, reduce in pairs if _is_programs(kind, reduce)}
+
+
+_registered = LastLook(_find_programs)
 
 
 def _is_programs(kind: type, reduce: Any) -> bool:

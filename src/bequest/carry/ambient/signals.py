@@ -51,7 +51,7 @@ _seen = _Seen()
 
 def _look() -> _Seen:
     """Look at the handlers of all signals; mostly they are what they were."""
-    handlers = [_signal.getsignal(number) for number in _NUMBERS]
+    handlers = [*map(_signal.getsignal, _NUMBERS)]
     if handlers != _seen.handlers:
         codes = [
             (number, _disposition(number, handler), handler) for number, handler in enumerate(handlers, 1)

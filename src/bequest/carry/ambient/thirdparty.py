@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import sys
 
-from bequest.carry.ambient.adopter import Adopter, is_stand_in, report
+from bequest.carry.ambient.adopter import Adopter, LastLook, is_stand_in, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 
@@ -82,13 +83,26 @@ def _restore_numpy_random(state: dict[str, Any]) -> None:
 def _capture_pandas() -> dict[str, Any] | None:
     # The public get_option warns of deprecated options; this reads the same values and does not.
     config = sys.modules["pandas._config.config"]
+    options = list(config._registered_options.values())
+    branches, values = [config._global_config], []
+    for branch in branches:  # grows on the way
+        branches += [value for value in branch.values() if type(value) is dict]
+        values += branch.values()
+    return _changed_options.of((*options, *values)) or None
+
+
+def _find_changed_options(_looked_at: Sequence[Any]) -> dict[str, Any]:
+    config = sys.modules["pandas._config.config"]
     found = {}
     for key, option in list(config._registered_options.items()):
         root, name = config._get_root(key)
         value = root[name]
         if value is not option.defval and value != option.defval:
             found[key] = value
-    return found or None
+    return found
+
+
+_changed_options = LastLook(_find_changed_options)
 
 
 def _restore_pandas(options: dict[str, Any]) -> None:

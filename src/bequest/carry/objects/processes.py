@@ -28,6 +28,12 @@ def reduce_any_process(process: Any, packing: Packing) -> Reduced:
     return reduce_process(process)
 
 
+@carries("multiprocessing.process.AuthenticationString")
+def reduce_key(key: Any, packing: Packing) -> Reduced:
+    """Reduce a process's authentication key, which may go to one that starts and to no other."""
+    return (type(key), (bytes(key),)) if packing.starting else packing.own_way(key)
+
+
 @carries("multiprocessing.pool.Pool", "concurrent.futures.process.ProcessPoolExecutor", subclasses=True)
 def refuse_pool(pool: Any, packing: Packing) -> Reduced:
     """Leave a pool behind: `self.pool.map(self.work)` needs its owner in the worker, not the pool."""
@@ -43,6 +49,19 @@ def reduce_counted(resource: Any, packing: Packing) -> Reduced:
     """Reduce what the system or a manager removes when the last reference here goes; it is kept meanwhile."""
     packing.keep(resource)
     return packing.own_way(resource)
+
+
+@carries("_multiprocessing.SemLock")
+def reduce_handle(handle: Any, packing: Packing) -> Reduced:
+    """Reduce what a lock or semaphore has its methods from (`lock.acquire`) as a part of that lock."""
+    import gc
+
+    for holder in gc.get_referrers(handle):  # the lock, or its dict; not what keeps a method
+        for owner in (holder, *(gc.get_referrers(holder) if type(holder) is dict else ())):
+            kinds = type(owner).__mro__
+            if any(getattr(kind, "__module__", "") == "multiprocessing.synchronize" for kind in kinds):
+                return getattr, (owner, "_semlock")
+    raise NotCarriedError("the lock that it belongs to is gone", "Keep the lock itself")
 
 
 @carries("multiprocessing.resource_sharer.DupFd")
