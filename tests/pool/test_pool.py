@@ -16,6 +16,7 @@ import pool_tasks as tasks
 import pytest
 
 import bequest
+from bequest.pool.intake import _load_atom
 from bequest.pool.pool import Pool
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
@@ -392,6 +393,26 @@ def test_hostile_bytes_end_the_worker_only(make_pool: Callable[..., Pool], conte
 
     assert pool.apply_async(tasks.double, (1,)).get(LIMIT_S) == 2
     assert pool.apply_async(os.getpid).get(LIMIT_S) != pid
+
+
+@pytest.mark.parametrize("content", [b"(\xff\xff\xff\x7f", b"c", b""])
+def test_hostile_atom_is_refused(content: bytes) -> None:
+    """What claims to be a plain value and is something else, perhaps of an enormous size, is not loaded."""
+    with pytest.raises((ValueError, IndexError)):
+        _load_atom(memoryview(content))
+
+
+ATOMS = (0, -1, 1 << 70, True, None, -0.0, float("inf"), 2.5e-320, 3 - 4j, b"\0\xff", "\udc80\u20ac", "", b"")
+
+
+def test_plain_values_are_what_they_were(make_pool: Callable[..., Pool]) -> None:
+    """Numbers, texts and bytes, as arguments, items and results, come as they went."""
+    pool = make_pool(1)
+    told = [repr(value) for value in ATOMS]
+
+    assert [repr(pool.apply(tasks.give_back, (value,))) for value in ATOMS] == told
+    assert [repr(value) for value in pool.map(tasks.give_back, ATOMS, 1)] == told
+    assert [repr(value) for value in pool.map(tasks.give_back, ATOMS, 4)] == told
 
 
 def test_interrupt_ends_the_task_not_the_worker(make_pool: Callable[..., Pool], tmp_path: Path) -> None:

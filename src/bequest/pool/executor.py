@@ -352,11 +352,11 @@ class _Maker:
     def __call__(self, part: Part, item: Any) -> None:
         function = self._function
         part.function = self._functions.find(self._fn) if function is None else function
-        part.way, part.options = self._way, self._options
+        part.options = self._options
         if self._way == wire.ARGUMENTS:
-            _, part.data = calls.pack_call(item, {})
+            part.way, part.data = calls.pack_call(item, {})
         else:
-            part.data = calls.pack(item)
+            part.way, part.data = self._way, calls.pack(item)
         if self._is_elastic:
             self._engine.hire_for(1)
 

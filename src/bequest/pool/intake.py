@@ -7,14 +7,15 @@ Runs in the engine's thread. A channel on which there is something else than rec
 
 from __future__ import annotations
 
+import marshal
 import pickle
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bequest import passing
 from bequest.carry.buffers import token_of
 from bequest.pool import wire
-from bequest.pool.wire import LARGE, TASK_NS, VALUE, GarbledError
+from bequest.pool.wire import ATOM, ATOM_CODES, LARGE, TASK_NS, VALUE, GarbledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +58,7 @@ class Intake:
     def _take(self, handle: WorkerHandle, records: Iterable[tuple[int, int, memoryview]]) -> None:
         in_flight, function = handle.in_flight, None
         for kind, number, content in records:
-            if kind == VALUE:
+            if kind in (ATOM, VALUE):
                 task = in_flight.pop(number, None)
                 if task is None:  # it was read in the journal already
                     continue
@@ -65,7 +66,7 @@ class Intake:
                 if not in_flight:  # before its caller knows, who may have another
                     self._engine.enlist(handle)
                 try:
-                    value = _loads(content)
+                    value = _loads(content) if kind == VALUE else _load_atom(content)
                 except BaseException as error:  # noqa: BLE001 - of the user's classes; it fails the task
                     task.complete(False, self._engine.outcomes.unloadable(error))
                 else:
@@ -141,3 +142,9 @@ class Intake:
             self._take(handle, handle.leftovers())
         except GarbledError:
             pass  # a wild write has met the journal: its tasks have begun, and fail
+
+
+def _load_atom(content: memoryview) -> Any:
+    if content[0] not in ATOM_CODES:
+        raise ValueError("a result that no worker sends")
+    return marshal.loads(content)

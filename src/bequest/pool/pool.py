@@ -428,8 +428,11 @@ class _Maker:
     def __call__(self, part: Part, item: Any) -> None:
         function = self._function
         part.function = self._functions.find(self._func) if function is None else function
-        part.way, part.options = self._way, self._options
-        part.data = calls.pack(tuple(item) if self._is_single_star else item)
+        part.options = self._options
+        if self._is_single_star:
+            part.way, part.data = calls.pack_call(tuple(item), {})
+        else:
+            part.way, part.data = calls.pack_item(self._way, item)
 
 
 class _Starter:

@@ -128,7 +128,7 @@ class ApplyResult(Awaited, Task, _PlainApplyResult):  # type: ignore[misc]  # se
 
     def complete(self, is_good: bool, value: Any) -> None:
         """Take the outcome."""
-        self.release()
+        self.data, self.function, self.worker = b"", None, None
         self._finish(is_good, value)
 
 

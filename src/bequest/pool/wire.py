@@ -1,7 +1,8 @@
 """What a pool and one of its workers say to each other, and the memory that both see.
 
     pool -> worker: TASKS (a table, then their payloads), FUNCTION, LARGE_FUNCTION, FORGET, QUIT
-    worker -> pool: VALUE, LARGE, ERROR, UNSENDABLE, SKIPPED for a task; READY, FAILED, FULL; TEXT, RECORD
+    worker -> pool: VALUE, ATOM, LARGE, ERROR, UNSENDABLE, SKIPPED for a task; READY, FAILED, FULL; TEXT,
+                    RECORD
 
 A record is a head (tag, number, length) and as many bytes. Both sides number the tasks of a worker alike,
 from 1 on. The shared page makes three things certain that a stream cannot: which task a worker had begun when
@@ -32,18 +33,20 @@ TASKS, FUNCTION, FORGET, QUIT, LARGE_FUNCTION = range(1, 6)
 
 # From a worker, UNREBUILT where a task could not be. The number is the task's; that of TEXT is the
 # stream's: 1 or 2.
-VALUE, ERROR, UNSENDABLE, SKIPPED, READY, FAILED, FULL, TEXT, RECORD, UNREBUILT, LARGE = range(16, 27)
-OUTCOMES = frozenset((VALUE, LARGE, ERROR, UNSENDABLE, UNREBUILT, SKIPPED))
+VALUE, ERROR, UNSENDABLE, SKIPPED, READY, FAILED, FULL, TEXT, RECORD, UNREBUILT, LARGE, ATOM = range(16, 28)
+OUTCOMES = frozenset((VALUE, ATOM, LARGE, ERROR, UNSENDABLE, UNREBUILT, SKIPPED))
+ATOM_CODES = frozenset(code | flag for code in b"NFTilgysutaAzZ" for flag in (0, 0x80))
+"""With which what `marshal` writes of an atom begins: it would believe what others say of their size."""
 
 HEAD = Struct("<IIQ")
 HEAD_BYTES = HEAD.size
 
 ENTRY = Struct("<IQ")  # of the table of TASKS: function and way of calling, size of the payload
-WAY_BITS = 4
+WAY_BITS = 5
 CALL, ITEM, ARGUMENTS, CHUNK, STARRED = range(5)
 """How a payload is given to its function: (args, kwargs), one item, args, a chunk of items, one of args."""
-BESIDE = 8
-"""Added to the way of a payload whose large data goes beside it."""
+BESIDE, ATOMIC = 8, 16
+"""Added to the way of a payload whose large data goes beside it; of one of atoms, for `marshal`."""
 
 # The shared page: words, one byte for each task that is taken back, the lengths of long results, the journal.
 BEGUN, COMMITTED, GENERATION, TASK_NS, FINISHED = range(5)

@@ -13,11 +13,12 @@ import itertools
 import os
 import signal
 import threading
-from _pickle import dumps as _dumps_atom
 from _pickle import loads
 from _socket import socket as _Socket
 from _thread import get_ident
 from collections import deque
+from marshal import dumps as _dumps_atoms
+from marshal import loads as _loads_atoms
 from time import perf_counter_ns
 
 from bequest.carry.buffers import THRESHOLD_BYTES, Message, inline_message, token_of
@@ -280,7 +281,10 @@ class _Worker:
         given = _NOT_REBUILT
         try:
             self._in_task = True
-            given = loads(payload) if way < wire.BESIDE else self._load_large(payload)
+            if way >= wire.ATOMIC:
+                given = _loads_atoms(payload)
+            else:
+                given = loads(payload) if way < wire.BESIDE else self._load_large(payload)
             result = _WAYS[way % wire.BESIDE](function, given)
             self._in_task = False
         except BaseException as error:
@@ -296,9 +300,9 @@ class _Worker:
             self._outbox.put(kind, number, data)
             return
         if type(result) in _ATOMS:
-            kind, data = wire.VALUE, _dumps_atom(result, 5)
+            data = _dumps_atoms(result)
             if len(data) < THRESHOLD_BYTES:
-                self._outbox.put(kind, number, data)
+                self._outbox.put(wire.ATOM, number, data)
                 return
         kind, data = self._pack_result(result)
         self._outbox.put(kind, number, data)
