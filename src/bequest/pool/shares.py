@@ -18,7 +18,7 @@ _AHEAD_NS = 50_000_000  # tasks longer than this are given one by one: nothing i
 _MOST_IN_FRAME = 256
 _LEAST_NS = 200_000  # of work in a frame for a worker that is busy: to be woken up costs it about as much
 _MOST_OF_LEAST = 32
-_FRAMES_AHEAD = 3  # on a busy machine this process may be late with the next
+_FRAMES_AHEAD = 6  # on a busy machine this process may be late with the next
 
 
 def portion(task: Task, pending: int, workers: int, left: int) -> tuple[int, int]:
