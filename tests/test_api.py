@@ -31,6 +31,11 @@ OWN = {
     "BequestError",
     "CarryError",
     "LeftBehindError",
+    "PoolBrokenError",
+    "PoolEndedError",
+    "ProcessPoolExecutor",
+    "TaskTimeoutError",
+    "WorkerDied",
     "dumps",
     "explain",
     "loads",
@@ -45,7 +50,6 @@ UNCHANGED = (
     "popen_fork",
     "resource_tracker",
     "shared_memory",
-    "synchronize",
     "util",
 )
 

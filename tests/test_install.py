@@ -116,10 +116,9 @@ def test_looking_for_queues_changes_nothing() -> None:
     output = _run_python(
         "import importlib.util\nbequest.install()\nimportlib.util.find_spec('multiprocessing.queues')\n"
         "multiprocessing.SimpleQueue()\nprint(sys.modules['multiprocessing.queues']._ForkingPickler.__module__)\n"
-        "print([finder for finder in sys.meta_path if 'bequest' in type(finder).__module__])\n"
     )
 
-    assert output == ["bequest.putting", "[]"]
+    assert output == ["bequest.putting"]
 
 
 def test_uninstall_alone_does_nothing() -> None:
@@ -141,18 +140,24 @@ def test_installing_loads_no_more_of_multiprocessing() -> None:
     assert loaded == []
 
 
-def test_queues_that_are_imported_later_are_changed() -> None:
-    """The modules of queues and of connections are changed at their import, once, and keep their loaders."""
+def test_modules_that_are_imported_later_are_changed() -> None:
+    """Modules are changed at their import, once, and keep their own loader; then nobody watches any more."""
     told = _run_python(
         "bequest.install()\n"
         "finders = len(sys.meta_path)\n"
-        "import multiprocessing.queues as queues, multiprocessing.resource_tracker\n"
+        "import multiprocessing.queues as queues, multiprocessing.synchronize\n"
+        "import multiprocessing.resource_tracker\n"
+        "import multiprocessing.pool, multiprocessing.managers, concurrent.futures.process as process\n"
         "print(queues._ForkingPickler.__name__, finders - len(sys.meta_path))\n"
+        "print(multiprocessing.pool.Pool.__module__, process.ProcessPoolExecutor.__module__)\n"
         "print(type(queues.__loader__).__name__, queues.__spec__.loader is queues.__loader__)\n"
         "print(multiprocessing.connection.Connection.send.__module__)\n"
     )
 
-    assert told == ["QueuePickler", "1", "SourceFileLoader", "True", "bequest.passing"]
+    assert told == [
+        *("QueuePickler", "1", "bequest.pool.pool", "bequest.pool.executor"),
+        *("SourceFileLoader", "True", "bequest.passing"),
+    ]
 
 
 @pytest.mark.parametrize("install", ["bequest.install()", "import bequest.startup.sitecustomize"])
@@ -198,6 +203,20 @@ def test_installed_before_multiprocessing_is_imported(how: str) -> None:
     )
 
     assert told == ["bequest.contexts", "True", "multiprocessing.context", "False"]
+
+
+def test_installed_before_the_executor_is_imported() -> None:
+    """Who imports concurrent.futures alone, which imports multiprocessing, finds bequest's executor."""
+    told = _run_plain_python(
+        "import bequest\nbequest.install()\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "print(ProcessPoolExecutor.__module__)\n"
+        "bequest.uninstall()\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "print(ProcessPoolExecutor.__module__)\n"
+    )
+
+    assert told == ["bequest.pool.executor", "concurrent.futures.process"]
 
 
 def test_uninstall_before_multiprocessing_is_imported() -> None:

@@ -17,7 +17,8 @@ MOST_LINES_OF_FILE = 500
 MOST_LINES_OF_FUNCTION = 60
 
 # From the bottom up; a module may import from its own layer and from those below it, while it is imported.
-# `mirror` is what the mirror modules are made with; it knows nothing of bequest.
+# `mirror` is what the mirror modules are made with; it knows nothing of bequest. The pool is one of them, and
+# so is the pickler of messages that it uses.
 LAYERS = (
     "errors",
     "imports",

@@ -59,9 +59,14 @@ if TYPE_CHECKING:
     from bequest.errors import BequestError as BequestError
     from bequest.errors import CarryError as CarryError
     from bequest.errors import LeftBehindError as LeftBehindError
+    from bequest.errors import PoolBrokenError as PoolBrokenError
+    from bequest.errors import PoolEndedError as PoolEndedError
+    from bequest.errors import TaskTimeoutError as TaskTimeoutError
+    from bequest.errors import WorkerDied as WorkerDied
     from bequest.explain import explain as explain
     from bequest.install import install as install
     from bequest.install import uninstall as uninstall
+    from bequest.pool.executor import ProcessPoolExecutor as ProcessPoolExecutor
     from bequest.process import Process as Process
 
 # The public attributes of a context: the same from Python 3.11 to 3.15.
@@ -109,6 +114,11 @@ _OWN = {
     "BequestError": "bequest.errors",
     "CarryError": "bequest.errors",
     "LeftBehindError": "bequest.errors",
+    "PoolBrokenError": "bequest.errors",
+    "PoolEndedError": "bequest.errors",
+    "ProcessPoolExecutor": "bequest.pool.executor",
+    "TaskTimeoutError": "bequest.errors",
+    "WorkerDied": "bequest.errors",
     "dumps": "bequest.carry.pickler",
     "loads": "pickle",
     "one_snapshot": "bequest.carry.copies",

@@ -67,6 +67,13 @@ class _Bequest(Primitives):
             return self
         return _find(self._name if method is None else method, strict, main)
 
+    def Pool(self, *args: Any, **options: Any) -> Any:
+        """Return a pool of processes of this context; see `bequest.pool.Pool` for arguments and options."""
+        from bequest.pool import Pool
+
+        options["context"] = self.get_context()
+        return Pool(*args, **options)
+
     def freeze_support(self) -> None:
         """Be the child, in a frozen program that was started to be one; does not return then.
 
@@ -207,6 +214,28 @@ _concrete_contexts: dict[str, Any] = {
     each._name: each() for each in (ForkContext, SpawnContext, ForkServerContext)
 }
 _find = _Contexts().find
+
+
+def of_bequest(other: Any) -> Any:
+    """Return the context of bequest for a plain one of the standard library; any other as it is."""
+    plain = (context.ForkContext, context.SpawnContext, context.ForkServerContext)
+    if isinstance(other, context.DefaultContext) and not isinstance(other, DefaultContext):
+        other = other.get_context()
+    return _find(other._name, False, "replay") if type(other) in plain else other
+
+
+def usual_context(method: str | None = None) -> Any:
+    """Return the context for who names none: that of multiprocessing where bequest is installed there.
+
+    Args:
+        method: A start method, or None for the default one.
+    """
+    import multiprocessing
+
+    from bequest.install import is_installed
+
+    return multiprocessing.get_context(method) if is_installed() else default_context.get_context(method)
+
 
 default_context = DefaultContext(
     # A template is handed its requests with descriptors beside them (SCM_RIGHTS).

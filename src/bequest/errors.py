@@ -6,6 +6,10 @@
       LeftBehindError                                in the child: a stand-in for such an object was used
       LostBuffersError                               in a receiver: a message came without its large data
       TemplateEndedError (also EOFError)             at a start: the template process ended before it forked
+      WorkerDied                                     a worker of a pool ended while it had a task
+      TaskTimeoutError (also TimeoutError)           a task had more time than it was given, and was stopped
+      PoolBrokenError                                a pool gave up: none of its workers gets ready
+      PoolEndedError                                 a pool was terminated before it had done a task
 
 All constructor arguments are kept in `args`, because exceptions cross processes as `type(e)(*e.args)`.
 This module imports nothing of bequest.
@@ -79,6 +83,59 @@ class TemplateEndedError(BequestError, EOFError):
 
     No child was started. (An `EOFError` as well, since that is what the standard fork server raises.)
     """
+
+
+class WorkerDied(BequestError):
+    """A worker ended while it had a task; that task, and no other, fails with this.
+
+    What it had not begun has been given to other workers. The pool goes on, with a new worker in its place.
+
+    Attributes:
+        task: The task: its function and arguments, shortened.
+        pid: The worker's process id.
+        exitcode: As `Process.exitcode`: 0 or more is an exit, -n is signal n.
+        how: What became of the worker, in words.
+        output: The last lines that it wrote to `sys.stderr`, and the tracebacks of `faulthandler`, if any.
+    """
+
+    def __init__(self, task: str, pid: int, exitcode: int, how: str, output: str = "") -> None:
+        super().__init__(task, pid, exitcode, how, output)
+        self.task, self.pid, self.exitcode = task, pid, exitcode
+        self.how, self.output = how, output
+
+    def __str__(self) -> str:
+        told = f"worker {self.pid} {self.how} while it had the task {self.task}"
+        return f"{told}. The last that it wrote:\n{self.output.rstrip()}" if self.output else told
+
+
+class TaskTimeoutError(BequestError, TimeoutError):
+    """A task ran longer than it was given; it has been stopped, and its worker replaced.
+
+    Attributes:
+        task: The task: its function and arguments, shortened.
+        timeout: What it was given, in seconds.
+        pid: Process id of the worker that was stopped.
+    """
+
+    def __init__(self, task: str, timeout: float, pid: int) -> None:
+        super().__init__()
+        self.args = (task, timeout, pid)  # TimeoutError would take them for a number, a text and a file
+        self.task, self.timeout, self.pid = task, timeout, pid
+
+    def __str__(self) -> str:
+        return f"the task {self.task} was stopped in worker {self.pid} after {self.timeout:g} s"
+
+
+class PoolBrokenError(BequestError):
+    """A pool has given up, because its workers end, one after the other, before they can take a task.
+
+    All of its tasks fail with this, and so does every later call. Where an initializer raised, what it raised
+    is the cause.
+    """
+
+
+class PoolEndedError(BequestError):
+    """A pool was terminated before it had done this task."""
 
 
 def branch(path: str) -> str:

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_AWAITED = "multiprocessing"
+_MULTIPROCESSING, _EXECUTOR = "multiprocessing", "concurrent.futures.process"
 _WATCHED = "BEQUEST_WATCH"  # as in `bequest.launch.watched`
 
 # Start methods that are known to be there, so that multiprocessing need not be asked.
@@ -67,7 +67,9 @@ def install(start_method: str | None = None, strict: bool = False) -> None:
         multiprocessing.get_context(start_method)
     uninstall()
     _installation.options = options
-    when_imported(_AWAITED, "install", _put_in)
+    when_imported(_MULTIPROCESSING, "install", _put_in)
+    # It imports multiprocessing, when it is too late to ask for a word about its own import.
+    when_imported(_EXECUTOR, "install", _put_in_executor)
 
 
 def _put_in() -> None:
@@ -82,6 +84,12 @@ def _put_in() -> None:
         watch.begin(os.environ[_WATCHED])
 
 
+def _put_in_executor() -> None:
+    from bequest.replacing import put_in_executor
+
+    put_in_executor()
+
+
 def uninstall() -> None:
     """Put back everything that `install` replaced; a start method chosen since then stays chosen.
 
@@ -90,8 +98,9 @@ def uninstall() -> None:
     if _installation.options is None:
         return
     _installation.options = None
+    for name in (_MULTIPROCESSING, _EXECUTOR):
+        forget(name, "install")
     if not _installation.is_done:
-        forget(_AWAITED, "install")
         return
     from bequest.replacing import take_out
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 # What `multiprocessing` and `bequest` both call so, but where bequest's differs: a method of a context whose
 # code names one of them imports it, relative to its package.
-_MIRRORED = frozenset({"connection", "managers", "pool", "queues", "sharedctypes", "forkserver"})
+_MIRRORED = frozenset(
+    {"connection", "managers", "pool", "queues", "sharedctypes", "synchronize", "forkserver"}
+)
 
 
 def reflect(plain: types.ModuleType, namespace: dict[str, Any], **changed: Any) -> None:

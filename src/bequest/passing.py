@@ -72,14 +72,15 @@ def with_side_channel(plain_pipe: Callable[..., tuple[Any, Any]]) -> Callable[..
     def Pipe(duplex: bool = True) -> tuple[Any, Any]:
         """Return two connected ends; see `multiprocessing.Pipe`."""
         ends = plain_pipe(duplex)
-        for end, fd in zip(ends, _side_channel(), strict=False):
+        for end, fd in zip(ends, side_channel(), strict=False):
             end._beside = OwnedFd(fd)
         return ends
 
     return Pipe
 
 
-def _side_channel() -> tuple[int, ...]:
+def side_channel() -> tuple[int, ...]:
+    """Return two connected descriptors, the caller's, for descriptors; none where the system has none."""
     if not IS_AVAILABLE:
         return ()
     try:
@@ -114,7 +115,7 @@ def _sending_messages(plain: Callable[..., None]) -> Callable[..., None]:
 
 def _sending_beside(plain: Callable[..., None]) -> Callable[..., None]:
     def _send_bytes(self: Any, buf: Any) -> None:
-        if type(buf) is not buffers.Message or _send_beside(self._beside, buf.held):
+        if type(buf) is not buffers.Message or send_beside(self._beside, buf.held):
             plain(self, buf)
         else:
             _send_parts(self, [memoryview(part).cast("B") for part in buffers.inline_message(buf)])
@@ -130,7 +131,7 @@ def _send_parts(connection: Any, parts: list[memoryview]) -> None:
         connection._send(part)
 
 
-def _send_beside(channel: OwnedFd | None, held: buffers.Held) -> bool:
+def send_beside(channel: OwnedFd | None, held: buffers.Held) -> bool:
     """Put the descriptors of a message into the side channel; return whether there was one, and room."""
     if channel is None:
         return False
@@ -172,7 +173,7 @@ def _receiving_beside(plain: Callable[..., Any]) -> Callable[..., Any]:
         if token is None:
             return read
         try:
-            held = _receive_beside(self._beside, token)
+            held = receive_beside(self._beside, token)
         except OSError:
             self._stalled = read  # for the next attempt: nothing is lost
             raise
@@ -186,7 +187,7 @@ def _receiving_beside(plain: Callable[..., Any]) -> Callable[..., Any]:
     return _recv_bytes
 
 
-def _receive_beside(channel: OwnedFd, token: bytes) -> buffers.Held | None:
+def receive_beside(channel: OwnedFd, token: bytes) -> buffers.Held | None:
     """Take the descriptors of message `token`; None where there are none.
 
     Raises:

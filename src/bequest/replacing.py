@@ -1,6 +1,7 @@
 """What `bequest.install` replaces in multiprocessing, and with what; and how it is put back.
 
-    put_in(options) -> contexts, launchers, picklers and queues of multiprocessing are bequest's
+    put_in(options) -> contexts, launchers, picklers, queues and pools are bequest's
+    put_in_executor -> that of concurrent.futures, likewise
     take_out()      -> every replaced object is in its place again
 
 Programs and libraries go on to say `multiprocessing`: functions that they imported before, contexts that they
@@ -20,12 +21,15 @@ from bequest.imports import forget, when_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _ABSENT: Any = object()
 context: Any = _context  # most of what is used here are private names
 
 _CONNECTION, _QUEUES = "multiprocessing.connection", "multiprocessing.queues"
+_LOCKS = "multiprocessing.synchronize"
+_POOL, _MANAGERS = "multiprocessing.pool", "multiprocessing.managers"
 # Where `ForkingPickler` is bound a second time, when the module is imported.
 _HOLDERS = (_CONNECTION, _QUEUES, "multiprocessing.sharedctypes")
 
@@ -66,7 +70,7 @@ def put_in(start_method: str | None, strict: bool) -> None:
 
 
 def take_out() -> None:
-    """Undo `put_in`; a start method chosen since then stays chosen."""
+    """Undo both; a start method chosen since then stays chosen."""
     default: Any = context._default_context
     chosen, used = default._actual_context, (_replacements.imposed, default._default_context)
     for name in _CHANGES:
@@ -159,6 +163,16 @@ def _replace_queues() -> None:
     _replace(plain, "_ForkingPickler", putting.QueuePickler)
 
 
+def _replace_locks() -> None:
+    """Change the classes themselves; locks that there are stay as they are."""
+    from bequest import robust
+
+    plain: Any = sys.modules[_LOCKS]
+    for name, members in robust.methods(plain).items():
+        for member, value in members.items():
+            _replace(getattr(plain, name), member, value)
+
+
 def _replace_connections() -> None:
     """Change the class itself: what holds connections, or derives from their class, is reached too."""
     from bequest import passing
@@ -171,7 +185,60 @@ def _replace_connections() -> None:
     _replace(reducers._extra_reducers, plain.Connection, passing.reduce_connection)
 
 
-_CHANGES = {_CONNECTION: _replace_connections, _QUEUES: _replace_queues}  # as soon as each is imported
+def _replace_pool() -> None:
+    from bequest.pool.pool import Pool
+
+    plain: Any = sys.modules[_POOL]
+    standard = plain.Pool
+
+    def __init__(self: Any, processes: Any = None, initializer: Any = None, initargs: Any = ()) -> None:
+        standard.__init__(self, processes, initializer, initargs)
+
+    # A pool of threads calls by this name what it is derived from.
+    _replace(plain.ThreadPool, "__init__", __init__)
+    _replace(plain, "Pool", Pool)
+
+
+def put_in_executor() -> None:
+    """Make the executor be bequest's, after `put_in` and once its module has been imported."""
+    _when_defined(_replace_executor)()
+
+
+def _replace_executor() -> None:
+    from bequest.pool.executor import ProcessPoolExecutor
+
+    _replace(sys.modules["concurrent.futures.process"], "ProcessPoolExecutor", ProcessPoolExecutor)
+    # The package finds the name on its first use, and keeps it.
+    _replace(sys.modules["concurrent.futures"], "ProcessPoolExecutor", ProcessPoolExecutor)
+
+
+def _replace_managed_pool() -> None:
+    from bequest.pool import Pool
+
+    plain: Any = sys.modules[_MANAGERS]
+    registered = plain.SyncManager._registry
+    _replace(registered, "Pool", (Pool, *registered["Pool"][1:]))
+
+
+def _when_defined(change: Callable[[], None]) -> Callable[[], None]:
+    """Let `change` wait where bequest's own pool imports the module: what it puts in is not there yet."""
+
+    def change_or_wait() -> None:
+        standard = sys.modules.get("bequest.pool.standard")
+        if standard is None or not standard.defer(change):
+            change()
+
+    return change_or_wait
+
+
+_CHANGES = {
+    _CONNECTION: _replace_connections,
+    _QUEUES: _replace_queues,
+    _LOCKS: _replace_locks,
+    _POOL: _when_defined(_replace_pool),
+    _MANAGERS: _when_defined(_replace_managed_pool),
+}
+"""What is changed as soon as it is imported."""
 
 
 def _namespace(owner: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 import bequest
 from bequest import errors
 from bequest.carry.pickler import dumps
+from bequest.pool.executor_outcomes import ExecutorRebuildError, ExecutorWorkerDied
 from receiving import Receiver
 
 ABOUT = ("target work -> closure db", "Database", "it is elsewhere", "Open it inside")
@@ -22,6 +23,12 @@ EXAMPLES: dict[str, BaseException] = {
     "LostBuffersError": errors.LostBuffersError("its large data went beside it"),
     "LeftBehindError": errors.LeftBehindError(*ABOUT, "call"),
     "TemplateEndedError": errors.TemplateEndedError("a text"),
+    "WorkerDied": errors.WorkerDied("task(1)", 7, -9, "was killed by SIGKILL", "the end\n"),
+    "ExecutorWorkerDied": ExecutorWorkerDied("task(1)", 7, 1, "exited with code 1"),
+    "ExecutorRebuildError": ExecutorRebuildError("a text"),
+    "TaskTimeoutError": errors.TaskTimeoutError("task(1)", 0.5, 7),
+    "PoolBrokenError": errors.PoolBrokenError("a text"),
+    "PoolEndedError": errors.PoolEndedError("a text"),
 }
 WAYS: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda error: pickle.loads(pickle.dumps(error)),

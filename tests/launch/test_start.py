@@ -97,6 +97,25 @@ def test_child_knows_parent(ctx: Any, start: Start) -> None:
     assert exit_code(process) == 0
 
 
+def test_threads_wait_for_the_same_child(ctx: Any, start: Start) -> None:
+    """Each thread that has joined a child knows its exit code, whichever of them has reaped it."""
+
+    def join_at_once(process: Any) -> None:
+        barrier.wait(LIMIT_S)
+        seen.append(exit_code(process))
+
+    seen: list[int] = []
+    for _ in range(20):
+        process, barrier = start(ctx, children.end_with, ""), threading.Barrier(3)
+        threads = [threading.Thread(target=join_at_once, args=(process,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert seen == [0] * 60
+
+
 def test_sentinel_tells_the_end(ctx: Any, start: Start) -> None:
     """A sentinel is not ready while the child runs, and ready once it has been killed."""
     ours, theirs = ctx.Pipe()

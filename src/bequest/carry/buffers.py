@@ -276,6 +276,11 @@ def inline(stream: Stream) -> list[Buffer]:
 
 def inline_message(sent: Message) -> list[Buffer]:
     """Return the parts of a plain pickle that has in it what `sent` refers to."""
+    return _inlined(*_content_of(sent))
+
+
+def _content_of(sent: Message) -> tuple[Buffer, list[Buffer], list[int]]:
+    """Return the pickle of a message, each memory that its buffers show, and which of those each one does."""
     import pickle as plain
 
     _, pickle, places = plain.loads(b"\x80\x03" + sent[len(_PREFIX) : -len(_CALL)] + b".")
@@ -283,7 +288,26 @@ def inline_message(sent: Message) -> list[Buffer]:
     order = list(dict.fromkeys(places))
     contents = [map_privately(place, fds) for place in order]
     data = pickle if isinstance(pickle, bytes) else map_for_reading(pickle[0], fds)
-    return _inlined(data, contents, [order.index(place) for place in places])
+    return data, contents, [order.index(place) for place in places]
+
+
+def is_made_of(sent: Message, stream: Stream) -> bool:
+    """Tell whether a message of `stream` would be the same as `sent` to whoever loads it."""
+    from bequest.carry.copies import are_equal
+
+    pickle, contents, numbers = _content_of(sent)
+    keys = [_key(view) for view in stream.buffers]
+    order = list(dict.fromkeys(keys))
+    if numbers != [order.index(key) for key in keys] or memoryview(pickle).nbytes != stream.size_bytes:
+        return False
+    left = memoryview(pickle)
+    for part in stream.parts:
+        view = memoryview(part).cast("B")
+        if not are_equal(view, left[: view.nbytes]):
+            return False
+        left = left[view.nbytes :]
+    pairs = zip(stream.buffers, numbers, strict=True)
+    return all(are_equal(view, memoryview(contents[number])) for view, number in pairs)
 
 
 def _inlined(pickle: Buffer, contents: Sequence[Buffer], numbers: Sequence[int]) -> list[Buffer]:

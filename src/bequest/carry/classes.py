@@ -76,6 +76,7 @@ def reduce_class(kind: Any, packing: PackingPickler) -> Any:
     if not _is_python_metaclass(metaclass):  # it has to see them all when it is called
         essentials |= attributes
         attributes = {}
+    packing.dependence.on_names(kind.__dict__, attributes)
     numbers = bindings.numbers_of(token, attributes)
     attributes = packing.lightened(attributes, kind)
     made = (metaclass, kind.__name__, kind.__bases__, essentials, token)

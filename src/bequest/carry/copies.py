@@ -191,6 +191,17 @@ def one_snapshot() -> Iterator[None]:
         _block.copies = None
 
 
+def are_equal(first: memoryview, second: memoryview) -> bool:
+    """Tell whether two views of bytes show the same; reads as far as the first difference."""
+    if first.nbytes != second.nbytes:
+        return False
+    try:
+        _compare((key(first)[0], key(second)[0], first.nbytes))
+    except _DifferentError:
+        return False
+    return True
+
+
 def key(view: memoryview) -> Key:
     """Return the address and the size of what `view` shows."""
     from bequest.carry.objects.memory import address

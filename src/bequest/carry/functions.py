@@ -44,6 +44,7 @@ def reduce_function(function: FunctionType, packing: PackingPickler) -> Any:
         packing.named.add(function.__module__)
         packing.reach.by_name(function)
         return NotImplemented
+    packing.dependence.on_function(function)
     packing.reach.code(function.__code__, function.__globals__)
     packing.reach.annotated(function)
     name = _global_name(function)

@@ -29,6 +29,7 @@ from bequest.carry import (
     shapes,
     wellknown,
 )
+from bequest.carry.dependence import Dependence
 from bequest.carry.leftbehind import Explanation, LeftBehind, LeftObject, explanation_of
 from bequest.carry.path import Path, find_paths
 from bequest.carry.reach import Reach
@@ -60,6 +61,7 @@ class PackingPickler:
         self.kept: list[object] = []
         self.shared: list[Any] = []
         self.named: set[Any] = set()  # modules that the receiver will import
+        self.dependence = Dependence()
         self.left: dict[int, LeftObject] = {}
         self.paths: dict[int, Path] = {}
         self.payload_left: set[int] = set()  # of `left`, those that are not only there with module state
@@ -114,6 +116,7 @@ class PackingPickler:
 
     def bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return the present bindings of a namespace that travels by value."""
+        self.dependence.on_names(module.__dict__, names)
         packed = bindings.pack(module.__name__, module.__dict__, names)
         if packed is None or self.starting:
             return packed
@@ -134,6 +137,8 @@ class PackingPickler:
 
     def lenient_bindings(self, module: ModuleType, names: Iterable[str]) -> Any:
         """Return bindings without those whose objects cannot be carried."""
+        names = tuple(names)
+        self.dependence.on_names(module.__dict__, names)
         values = self.carriable({name: module.__dict__[name] for name in names if name in module.__dict__})
         return self.bindings(module, values)
 
@@ -280,7 +285,7 @@ class PackingPickler:
         is_standard = kind.__module__.partition(".")[0] in {*sys.stdlib_module_names, "bequest"}
         text = str(error).rstrip(".") or type(error).__name__
         refusal = NotCarriedError(text, "Make it in the process that uses it")
-        if not self.starting and not is_standard and _is_from_python_code(error):
+        if not self.starting and not is_standard and shapes.is_from_python_code(error):
             return self._leave(obj, refusal, error, is_own=True)
         if instances.can_copy(kind) and not is_standard:
             return instances.reduce_by_state(obj)
@@ -368,12 +373,6 @@ class PackingPickler:
                 left.explanation.path = str(self.paths[id(left.obj)])
                 yield _Explained(left.explanation)
             yield from (None, None, None)
-
-
-def _is_from_python_code(error: BaseException) -> bool:
-    """Tell whether an error that a method raised comes from Python code, not from the interpreter."""
-    trace = error.__traceback__
-    return trace is not None and trace.tb_next is not None
 
 
 class _Message:

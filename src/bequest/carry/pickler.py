@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 from bequest.carry.buffers import Stream, message_of
+from bequest.carry.dependence import Dependence
 from bequest.carry.graph import PROTOCOL, PackingPickler, Remake
 from bequest.carry.instances import ATOMS
 from bequest.carry.leftbehind import LeftObject
@@ -35,20 +36,23 @@ class Packed:
         left: What was left behind.
         shared: Descriptors that wait in `multiprocessing.resource_sharer` for the receiver.
         named: Names of modules that the receiver imports.
+        dependence: Tells whether the message would be another one now.
     """
 
-    __slots__ = ("keep", "left", "named", "shared", "stream")
+    __slots__ = ("dependence", "keep", "left", "named", "shared", "stream")
 
     @property
     def data(self) -> bytes:
         """Return the pickle."""
         return self.stream.joined()
 
-    def __init__(
-        self, stream: Stream, keep: list[object], left: list[LeftObject], shared: list[Any], named: set[str]
-    ) -> None:
-        self.stream, self.keep, self.left = stream, keep, left
-        self.shared, self.named = shared, named
+    def __init__(self, stream: Stream, pickler: Any) -> None:
+        self.stream = stream
+        self.keep: list[object] = pickler.kept
+        self.left: list[LeftObject] = list(pickler.left.values())
+        self.shared: list[Any] = pickler.shared
+        self.named: set[str] = pickler.named
+        self.dependence: Dependence = pickler.dependence
 
 
 class _CPickler(PackingPickler, pickle.Pickler):
@@ -153,8 +157,7 @@ def _pass_over(
             if observer is not None:
                 observer.done(pickler, stream)
             paths = {key: path for key, path in pickler.paths.items() if key in pickler.payload_left}
-            packed = Packed(stream, pickler.kept, list(pickler.left.values()), shared, pickler.named)
-            return packed, paths
+            return Packed(stream, pickler), paths
         except RecursionError:
             give_up_descriptors(shared, first_gift)
             if make is not _CPickler:

@@ -150,6 +150,7 @@ class Reach:
             if route and modules.goes_by_name(function):
                 root, route = function, ()
             self._functions[id(function)] = (function, root, route)
+            self._packing.dependence.on_function(function)
             self.annotated(function)
             self.code(function.__code__, function.__globals__)
             for name, value in _held(function):
@@ -218,6 +219,7 @@ class Reach:
 
     def _user_globals(self, module_name: str, module: ModuleType, wanted: set[str]) -> Iterator[Any]:
         namespace = module.__dict__
+        self._packing.dependence.on_names(namespace, wanted)
         for name in [n for n in namespaces.own_names(namespace) if n in wanted]:
             if (module_name, name) in self._done:
                 continue
@@ -234,6 +236,7 @@ class Reach:
     def _replaced(self, module_name: str, module: ModuleType, wanted: set[str]) -> Iterator[Any]:
         namespace = getattr(module, "__dict__", {})
         atoms = {}
+        self._packing.dependence.on_names(namespace, wanted & namespace.keys())
         for name in wanted & namespace.keys():
             if (module_name, name) in self._done:
                 continue

@@ -155,3 +155,9 @@ def describe_kind(obj: Any) -> str:
     )
     name = getattr(obj, "__qualname__", None) if kind.__module__ == "builtins" else None
     return f"{text} {name}" if isinstance(name, str) else text
+
+
+def is_from_python_code(error: BaseException) -> bool:
+    """Tell whether an error that a method raised comes from Python code, not from the interpreter."""
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is not None

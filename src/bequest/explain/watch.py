@@ -34,16 +34,15 @@ _MACHINERY = (
     "contextlib",
 )
 _OWNERS = {
-    ("multiprocessing.pool", "__init__"): "Pool",
-    ("bequest.pool", "__init__"): "Pool",
+    ("multiprocessing.pool", "__init__"): "Pool",  # of the standard library: a program may hold on to it
     ("multiprocessing.managers", "start"): "Manager",
     ("bequest.managers", "start"): "Manager",
     ("concurrent.futures.process", "submit"): "ProcessPoolExecutor",
     ("concurrent.futures.process", "map"): "ProcessPoolExecutor",
     ("concurrent.futures.process", "run"): "ProcessPoolExecutor",  # from its thread, for a worker more
     ("multiprocessing.pool", "_handle_workers"): "Pool",
-    ("bequest.pool", "_handle_workers"): "Pool",
 }
+_ENGINE = "bequest.pool.engine"
 
 
 def begin(spec: str) -> None:
@@ -82,6 +81,9 @@ class Place:
             if owner is not None:
                 self.owner = owner
                 self.owner_id = _owner_id(frame)
+            elif module == _ENGINE and "self" in frame.f_locals:
+                engine = frame.f_locals["self"]
+                self.owner, self.owner_id = engine.outcomes.face, id(engine)
             if module.partition(".")[0] not in _MACHINERY and not _is_a_childs_first(frame):
                 self.file = frame.f_code.co_filename
                 self.where = f"{os.path.basename(self.file)}:{frame.f_lineno}"

@@ -57,7 +57,7 @@ def store(parts: Sequence[Buffer]) -> int:
     Raises:
         OSError: There is no room. Nothing is left open.
     """
-    fd = _anonymous_file()
+    fd = anonymous_file()
     try:
         for part in parts:
             left = memoryview(part).cast("B")
@@ -77,7 +77,12 @@ def load(fd: int) -> bytes:
     return content
 
 
-def _anonymous_file() -> int:
+def anonymous_file() -> int:
+    """Return the descriptor of a new file without a name, owned by the caller.
+
+    Raises:
+        OSError: There is no room for one.
+    """
     create = getattr(os, "memfd_create", None)
     if create is not None:
         try:

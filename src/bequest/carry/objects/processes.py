@@ -58,7 +58,8 @@ def reduce_handle(handle: Any, packing: Packing) -> Reduced:
 
     for holder in gc.get_referrers(handle):  # the lock, or its dict; not what keeps a method
         for owner in (holder, *(gc.get_referrers(holder) if type(holder) is dict else ())):
-            if getattr(type(owner), "__module__", "") == "multiprocessing.synchronize":
+            kinds = type(owner).__mro__
+            if any(getattr(kind, "__module__", "") == "multiprocessing.synchronize" for kind in kinds):
                 return getattr, (owner, "_semlock")
     raise NotCarriedError("the lock that it belongs to is gone", "Keep the lock itself")
 
