@@ -62,6 +62,7 @@ def test_each_entry_is_a_test_of_cpython(name: str) -> None:
         "test_preload_main_large_sys_argv",
         "test_std_streams_flushed_after_preload",
         "test_shutdown_deadlock_pickle",
+        "test_traceback_when_child_process_terminates_abruptly",
     }
 
 

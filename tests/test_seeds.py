@@ -145,8 +145,7 @@ def test_lambda_typed_at_a_terminal(programs: Programs, clean_method: str) -> No
         f"mp.set_start_method({clean_method!r})",
         "data = {1: 'one', 2: 'th' + 'ree'}",
         "child = mp.Process(target=lambda: print('the child finds', data[2]))",
-        "child.start()",
-        "child.join()",
+        "child.start(); child.join()",  # else it prints behind the next prompt, or into what is typed
         "print('exit', 'code', child.exitcode)",
         "exit()",
     ]

@@ -129,3 +129,11 @@ def measure(payload: bytes) -> None:
 def tell_of_surroundings(pipe: Any, name: str) -> None:
     """Tell the pid, the working directory, and a variable of the environment."""
     pipe.send((os.getpid(), os.getcwd(), os.environ.get(name)))
+
+
+def use_methods(pipe: Any, lock: Any, rlock: Any, methods: tuple[Any, Any]) -> None:
+    """Say what methods of two locks do to these."""
+    acquire, release = methods
+    taken = [acquire(False), lock.acquire(False), rlock.acquire()]
+    release()
+    pipe.send((taken, rlock._semlock._is_mine()))

@@ -144,14 +144,8 @@ def test_methods_of_a_lock_are_the_locks(ctx: Any, start: Start) -> None:
     """Methods that an object has kept of a lock of multiprocessing work on that lock in a child."""
     ours, theirs = ctx.Pipe()
     lock, rlock = ctx.Lock(), ctx.RLock()
-    acquire, release = lock.acquire, rlock.release
 
-    def target() -> None:
-        taken = [acquire(False), lock.acquire(False), rlock.acquire()]
-        release()
-        theirs.send((taken, rlock._semlock._is_mine()))
-
-    process = start(ctx, target)
+    process = start(ctx, children.use_methods, theirs, lock, rlock, (lock.acquire, rlock.release))
 
     assert hear(ours) == ([True, False, True], False)
     assert exit_code(process) == 0
