@@ -430,3 +430,30 @@ def test_interrupt_ends_the_task_not_the_worker(make_pool: Callable[..., Pool], 
     with pytest.raises(KeyboardInterrupt):
         pool.apply_async(interrupt_self).get(LIMIT_S)
     assert pool.apply(os.getpid) == pid
+
+
+class OfItsOwnQueues(bequest.pool.Pool):
+    """As joblib's pool: it makes the queues of the standard one anew."""
+
+    def _setup_queues(self) -> None:
+        super()._setup_queues()
+        self.has_queues = True
+
+
+class OfMore(bequest.pool.Pool):
+    """What most programs derive."""
+
+    def twice(self, number: int) -> int:
+        """Return twice the number, from a worker."""
+        return int(self.apply(tasks.double, (number,))) * len(self._pool)
+
+
+def test_what_is_derived_from_the_standard_pools_inside_stays_so(method: str) -> None:
+    """A class that overrides the standard pool's machinery has that; any other has the engine."""
+    context = bequest.get_context(method)
+    with OfItsOwnQueues(1, context=context) as pool:
+        assert (pool.apply(tasks.double, (2,)), pool.has_queues) == (4, True)
+    assert not issubclass(OfItsOwnQueues, bequest.pool.Pool)
+    with OfMore(1, context=context) as pool:
+        assert pool.twice(2) == 4
+    assert issubclass(OfMore, bequest.pool.Pool)

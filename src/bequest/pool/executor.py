@@ -42,7 +42,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _PlainExecutor: Any = _plain.ProcessPoolExecutor
 
 
-class ProcessPoolExecutor(_PlainExecutor):  # type: ignore[misc]  # its private parts are other ones
+class ProcessPoolExecutor(standard.Face, _PlainExecutor):  # type: ignore[misc]  # its private parts are other ones
     """Calls functions in worker processes; see `concurrent.futures.ProcessPoolExecutor`.
 
     Args:

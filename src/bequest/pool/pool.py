@@ -88,7 +88,7 @@ class IMapUnorderedIterator(IMapIterator):
     _is_ordered = False
 
 
-class Pool(_PlainPool):  # type: ignore[misc]  # as above
+class Pool(standard.Face, _PlainPool):  # type: ignore[misc]  # as above
     """Worker processes that do calls; see `multiprocessing.pool.Pool`.
 
     Beyond that: a worker that dies fails the tasks that it had begun with `WorkerDied`, and no other. `imap`

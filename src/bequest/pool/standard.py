@@ -1,6 +1,7 @@
 """The standard library's modules beneath the faces, imported without being changed on the way.
 
     module(name) -> the module; what `bequest.install` does to it waits -> settle(), at the end
+    Face: the base of what stands in for a class of theirs
 
 Where bequest is installed, those modules are changed at their import, by putting in what is defined here:
 which cannot be there yet while it is what imports them.
@@ -8,8 +9,9 @@ which cannot be there yet while it is what imports them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
+from types import CodeType, FunctionType
 from typing import Any
 
 
@@ -45,3 +47,38 @@ def settle() -> None:
     """Make the changes that were kept."""
     while _Import.waiting:
         _Import.waiting.pop()()
+
+
+class Face:
+    """What is derived from a class of the standard library to stand in for it: `class Pool(Face, PlainPool)`.
+
+    A class that is derived from it in turn, and overrides or reads what only the standard class has inside
+    (joblib's pool sets up queues of its own), is derived from that one after all.
+    """
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for face in cls.__bases__:
+            if Face not in face.__bases__:
+                continue
+            plain = face.__bases__[-1]
+            inner = _inner_names(plain) - _inner_names(face)
+            if inner & (vars(cls).keys() | _inner_names(cls)):
+                cls.__bases__ = tuple(plain if base is face else base for base in cls.__bases__)
+
+
+def _inner_names(kind: type) -> set[str]:
+    """Return the names with one underscore that a class defines, and that its methods use."""
+    found = set(vars(kind))
+    for value in vars(kind).values():
+        function = getattr(value, "__func__", getattr(value, "fget", value))
+        if isinstance(function, FunctionType):
+            found |= set(_names_in(function.__code__))
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
