@@ -63,6 +63,10 @@ def test_each_entry_is_a_test_of_cpython(name: str) -> None:
         "test_std_streams_flushed_after_preload",
         "test_shutdown_deadlock_pickle",
         "test_traceback_when_child_process_terminates_abruptly",
+        "test_gc_during_max_tasks_worker_exit_gh152967",
+        "test_shutdown_no_wait_max_tasks_gh119592",
+        "test_force_shutdown_during_max_tasks_worker_exit",
+        "test_failed_worker_replacement_breaks_pool",
     }
 
 

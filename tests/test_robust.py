@@ -161,6 +161,9 @@ def test_queue_whose_reader_was_killed(ctx: Any, start: Callable[..., Any], kind
     queue = getattr(ctx, kind)()
     dead, dead_pipe = start(tasks.take_one, queue)
     assert hear(dead_pipe) == "waiting"
+    record = queue._rlock._record
+    while not record.words[record.at]:  # it has the lock for readers, and is known to
+        os.sched_yield()
     kill(dead)
     _, pipe = start(tasks.take_one, queue)
     assert hear(pipe) == "waiting"

@@ -37,6 +37,8 @@ class _Announcing:
         self._watch.arrived(module.__spec__.name)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # not initialised: a copy
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
 

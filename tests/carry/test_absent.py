@@ -102,3 +102,20 @@ def test_unguarded_module_is_not_run(programs: Programs, clean_method: str) -> N
     assert (
         "module '__main__' has no attribute 'Point'" in ended.errors or "Can't get attribute" in ended.errors
     )
+
+
+def test_classes_derived_in_the_run_have_the_bases_that_came(programs: Programs, clean_method: str) -> None:
+    """A class that only the run defines is derived from the class that has come, not from a copy."""
+    text = (
+        "import os\nimport pickle\nimport multiprocessing as mp\n\n\n"
+        "class Base:\n    pass\n\n\nclass Derived(Base):\n    pass\n\n\n"
+        "count = 0\n\n\n"
+        "def work(data):\n    global count\n    count += 1\n"
+        "    return isinstance(pickle.loads(data), Base), count\n\n\n"
+        "if __name__ == '__main__':\n"
+        "    with mp.get_context(os.environ['START_METHOD']).Pool(1) as pool:\n"
+        "        for kind in (Derived, Base):\n"
+        "            print(pool.apply(work, (pickle.dumps(kind()),)))\n"
+    )
+
+    assert programs.run(text, "script", clean_method).lines == ["(True, 1)", "(True, 2)"]

@@ -180,21 +180,17 @@ def test_state_of_a_module_comes_with_the_first_task(programs: Programs, clean_m
     assert run(programs, program, clean_method).lines == ["('more', 5001) ('more', 5001)"]
 
 
-def test_sender_that_has_ended_is_named(programs: Programs, clean_method: str) -> None:
-    """Who reads what a process has sent that is no more is told which state is missing, and what to do."""
+def test_a_child_sends_all(programs: Programs, clean_method: str) -> None:
+    """What a child has sent can be read when it has ended: nothing of it is left out."""
     program = (
         "def send(queue):\n    global large\n    large = list(range(50_000))\n    queue.put(use)\n"
         "def use():\n    return len(large)\n"
         "queue = mp.Queue()\n"
-        "child = mp.Process(target=send, args=(queue,))\nchild.start()\nchild.join()\n"
-        "try:\n    queue.get()()\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+        "child = mp.Process(target=send, args=(queue,))\nchild.start()\n"
+        "used = queue.get()\nchild.join()\nprint(used())\n"
     )
 
-    told = " ".join(run(programs, COUNTED + program, clean_method).lines)
-
-    assert told.startswith("LeftBehindError")
-    assert "__main__.large" in told
-    assert "keep its sender alive" in told
+    assert run(programs, COUNTED + program, clean_method).lines == ["50000"]
 
 
 # -- the server ----------------------------------------------------------------------------------------------
@@ -224,6 +220,14 @@ def test_only_processes_of_the_program_are_answered() -> None:
     with Client(address) as silent:  # says nothing, and delays nobody
         assert left_out().fetch() == large
         silent.send_bytes(marshal.dumps(None))
+
+
+def test_sender_that_has_ended_is_named() -> None:
+    """Who reads what a process that is no more has left out is told what is missing, and what to do."""
+    lost = Deferred("\0bequest-nobody", (__name__, "large"), False).fetch()
+
+    with pytest.raises(LeftBehindError, match=r"test_deferred\.large[^$]*keep its sender alive"):
+        len(lost)
 
 
 def test_deleted_state_is_named() -> None:

@@ -10,6 +10,7 @@ What has come from the parent stays as it is; what is new comes from that run, n
 
 from __future__ import annotations
 
+import _thread
 from types import CodeType, FunctionType, ModuleType
 
 from bequest.carry import modules
@@ -17,6 +18,8 @@ from bequest.carry import modules
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+else:
+    Any = object
 
 
 class ChildMain(ModuleType):
@@ -36,9 +39,14 @@ class _Completion:
 
     Attributes:
         way: As `mainmodule.describe` says; () where it cannot be run, or has been.
+        names: What its code mentions, once that has been read.
+        lock: Held by the thread that runs it.
     """
 
-    way: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        self.way: tuple[str, ...] = ()
+        self.names: frozenset[str] | None = None
+        self.lock = _thread.RLock()
 
 
 completion = _Completion()
@@ -48,24 +56,30 @@ def _complete(main: ModuleType, name: str) -> bool:
     """Run the main module if it may define `name`; tell whether that is there now."""
     from multiprocessing import process
 
-    # Not while the child is being set up: what is missing then is about to come.
-    if not completion.way or getattr(process.current_process(), "_inheriting", False):
-        return False
+    with completion.lock:  # another thread may be running it
+        # Not while the child is being set up: what is missing then is about to come.
+        is_set_up = not getattr(process.current_process(), "_inheriting", False)
+        if completion.way and is_set_up and (completion.names is None or name in completion.names):
+            _look_for(name, main)
+        return name in vars(main)
+
+
+def _look_for(name: str, main: ModuleType) -> None:
     from bequest.carry.mainmodule import log
 
     try:
         code = _code(*completion.way)
     except (OSError, ImportError, SyntaxError, ValueError) as error:
         log(f"the main module cannot be run for its {name!r} ({error})")
-        return False
-    if code is None or name not in code.co_names:
-        return False
+        return
+    completion.names = frozenset(() if code is None else code.co_names)
+    if code is None or name not in completion.names:
+        return
     completion.way = ()
     try:
         _run(code, main)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code; told by what is missing then
         log(f"the main module, run for its {name!r}, failed: {type(error).__name__}: {error}")
-    return name in vars(main)
 
 
 def _code(kind: str, where: str) -> CodeType | None:
@@ -85,23 +99,50 @@ def _code(kind: str, where: str) -> CodeType | None:
         return compile(file.read(), where, "exec", dont_inherit=True)
 
 
+class _View(dict[str, Any]):
+    """What the top level of the main module reads and binds: the namespace, but for what is there already.
+
+    Attributes:
+        space: The namespace.
+        new: The names that have been bound.
+    """
+
+    def __init__(self, space: dict[str, Any]) -> None:
+        super().__init__()
+        self.space, self.before, self.new = space, frozenset(space), set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        return "__mp_main__" if name == "__name__" else self.space[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self.before:
+            self.space[name] = value
+            self.new.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self.before:
+            del self.space[name]
+            self.new.discard(name)
+
+
 def _run(code: CodeType, main: ModuleType) -> None:
     """Run the main module's code in its namespace, where what is there already stays."""
+    import dis
     from multiprocessing import process
 
-    space = vars(main)
-    before = dict(space)
+    view = _View(vars(main))
+    # What a function declares `global` is bound in the namespace itself, past the view.
+    declared = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"}
+    before = {name: view.space[name] for name in declared & view.before}
     current: Any = process.current_process()
-    space["__name__"] = "__mp_main__"
     # While it is set a start is refused, with what the standard library says of a missing guard.
     current._inheriting = True
     try:
-        exec(code, space)
+        exec(code, view.space, view)
     finally:
         del current._inheriting
-        new = [value for name, value in space.items() if name not in before]
-        space.update(before)
-        for value in new:
-            if isinstance(value, FunctionType | type) and value.__module__ == "__mp_main__":
-                value.__module__ = "__main__"
+        view.space.update(before)
+        for name in view.new:
+            value = view.space.get(name)
+            if isinstance(value, FunctionType | type) and value.__module__ == "__main__":
                 modules.go_by_name(value)

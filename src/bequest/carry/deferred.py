@@ -9,6 +9,10 @@ object comes home to has made them. So the large ones are left out, and a receiv
 Left out as well is what releases something when it goes (its class has a `__del__`): a copy that is dropped
 would release what belongs to another.
 
+Only the main process of a program leaves something out, and only where its message goes beside a channel for
+descriptors: a child may have ended when what it has sent is read, and who is connected otherwise may be
+another program.
+
 The server is a thread of the sender, started with the first message that leaves something out. It knows only
 the program's own processes, by their authentication key, and gives only what a module, class or function
 holds by name.
@@ -19,6 +23,7 @@ from __future__ import annotations
 import _thread
 import gc
 import os
+import select
 import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
@@ -41,7 +46,10 @@ MOST_BYTES = 1 << 16
 UNDER_WAY: Any = object()
 
 _LEAVES = frozenset((int, float, complex, bool, type(None), FunctionType, BuiltinFunctionType, ModuleType))
+_PATIENCE_S = 60.0
+_PAUSE_S = 0.05  # where there are no descriptors, until there may be some again
 _BACKLOG = 128  # who may wait to be answered
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _releasing = Remembered()
 
 
@@ -84,6 +92,8 @@ class Deferred:
             key = bytes(process.current_process().authkey)
             with Client(self._address, authkey=key) as end:
                 end.send_bytes(marshal.dumps(self._where))
+                if not end.poll(_PATIENCE_S):
+                    raise TimeoutError(f"nothing for {_PATIENCE_S:.0f} s")
                 answer = end.recv_bytes()
         except (OSError, EOFError, AuthenticationError) as error:
             return _left_behind(self._where, f"its sender does not answer ({error or type(error).__name__})")
@@ -122,12 +132,20 @@ def in_place_of(values: dict[Any, Any], holder: Any, *steps: Any) -> dict[Any, A
         holder: The name of a module, or a class or function.
         steps: The route from it to what holds the values, as of `arrival.step`; none for itself.
     """
+    from multiprocessing import process
+
+    if process.parent_process() is not None:  # others may read what it has sent when it has ended
+        return values
     found = {}
     for name, value in values.items():
         releases = _is_left_out(value)
         if releases is not None:
+            try:
+                address = _server.address()
+            except (OSError, RuntimeError):  # no descriptors, or no more threads
+                return values
             known_as = holder if isinstance(holder, str) else identity.token_of(holder)
-            found[name] = Deferred(_server.address(), (known_as, *steps, name), releases)
+            found[name] = Deferred(address, (known_as, *steps, name), releases)
     return values | found if found else values
 
 
@@ -139,7 +157,7 @@ def _is_left_out(value: Any) -> bool | None:
     while ahead:
         obj = ahead.pop()
         kind = type(obj)
-        if kind in _LEAVES or issubclass(kind, type) or id(obj) in seen:
+        if kind in _LEAVES or issubclass(kind, type | ModuleType) or id(obj) in seen:
             continue
         if _releases(kind):
             return True
@@ -147,8 +165,15 @@ def _is_left_out(value: Any) -> bool | None:
         size += _bytes_of(obj, kind)
         if size > MOST_BYTES or len(seen) > MOST_OBJECTS:
             return False
-        ahead += gc.get_referents(obj)
+        if not _goes_its_own_way(kind):
+            ahead += gc.get_referents(obj)
     return None
+
+
+def _goes_its_own_way(kind: type) -> bool:
+    """Tell whether what is packed of an object is not all that it holds: a logger is its name."""
+    is_standard = kind.__module__.partition(".")[0] in sys.stdlib_module_names
+    return is_standard and not issubclass(kind, _CONTAINERS)
 
 
 def _releases(kind: type) -> bool:
@@ -187,9 +212,18 @@ class _Server:
         """Return where it listens; it is started where it does not."""
         with self._lock:
             if self._listener is None:
-                self._listener, self._address = _listen()
-                _start_thread(_serve, self._listener)
+                listener, address = _listen()
+                try:
+                    _start_thread(_serve, self, listener)
+                except RuntimeError:
+                    listener.close()
+                    raise
+                self._listener, self._address = listener, address
             return self._address
+
+    def is_served_by(self, listener: Listener) -> bool:
+        """Tell whether `listener` is, or is about to be, the one."""
+        return self._listener in (None, listener)
 
 
 def _listen() -> tuple[Listener, Any]:
@@ -209,7 +243,7 @@ def _start_thread(work: Any, *given: Any) -> None:
     threading.Thread(target=work, args=given, name="bequest-deferred", daemon=True).start()
 
 
-def _serve(listener: Listener) -> None:
+def _serve(server: _Server, listener: Listener) -> None:
     import signal
 
     if hasattr(signal, "pthread_sigmask"):
@@ -217,9 +251,15 @@ def _serve(listener: Listener) -> None:
     while True:
         try:
             end: Any = listener.accept()
-        except OSError:  # closed, in a process that ends
-            return
-        _start_thread(_answer, end)  # whoever connects and says nothing delays nobody
+        except OSError:
+            if not server.is_served_by(listener):
+                return
+            select.select([], [], [], _PAUSE_S)
+            continue
+        try:
+            _start_thread(_answer, end)  # whoever connects and says nothing delays nobody
+        except RuntimeError:
+            _answer(end)
 
 
 def _answer(end: Connection) -> None:

@@ -79,9 +79,12 @@ def _fields(error: BaseException, base: type) -> dict[str, Any]:
             if above not in (object, BaseException, Exception)
         ):
             try:
-                found[name] = getattr(error, name)
+                value = getattr(error, name)
             except AttributeError:  # a C field that was never set
                 continue
+            # Read as None, those of an OSError may never have been set: its text tells which have.
+            if value is not None or not issubclass(base, OSError):
+                found[name] = value
     return found
 
 

@@ -54,9 +54,11 @@ class PackingPickler:
     dispatch_table: Any
     is_deep = False
 
-    def __init__(self, file: Any, *, starting: bool, root: Any, remake: Remake | None) -> None:
+    def __init__(
+        self, file: Any, *, starting: bool, root: Any, remake: Remake | None, lightens: bool
+    ) -> None:
         super().__init__(file, PROTOCOL, buffer_callback=file.callback)  # type: ignore[call-arg]
-        self.starting = starting
+        self.starting, self.lightens = starting, lightens
         self.root = root
         self.kept: list[object] = []
         self.shared: list[Any] = []
@@ -118,14 +120,14 @@ class PackingPickler:
         """Return the present bindings of a namespace that travels by value."""
         self.dependence.on_names(module.__dict__, names)
         packed = bindings.pack(module.__name__, module.__dict__, names)
-        if packed is None or self.starting:
+        if packed is None or not self.lightens:
             return packed
         maker, key, values, numbers = packed
         return maker, key, self.lightened(values, key), numbers
 
     def lightened(self, values: dict[Any, Any], holder: Any, *steps: Any) -> dict[Any, Any]:
         """Return state of `holder` as the message brings it: to a running process not all; see `deferred`."""
-        return values if self.starting else deferred.in_place_of(values, holder, *steps)
+        return deferred.in_place_of(values, holder, *steps) if self.lightens else values
 
     def bindings_of_class(self, kind: type) -> Any:
         """Return the binding of a class under its own name, where its namespace travels by value."""
@@ -323,8 +325,8 @@ class PackingPickler:
         ):
             return None
         found = modules.user_modules()
-        if not found:
-            return None
+        if not self.starting:
+            found = [*found, ("__main__", modules.main_module())]
         if self._globals_index is None:
             self._globals_index = {
                 id(value): (name, key)

@@ -120,7 +120,12 @@ def pack(
     Raises:
         CarryError: As in `dumps`; when `starting`, only for what the child is bound to use.
     """
-    options: dict[str, Any] = {"starting": starting, "root": obj if root is None else root, "remake": remake}
+    options: dict[str, Any] = {
+        "starting": starting,
+        "root": obj if root is None else root,
+        "remake": remake,
+        "lightens": beside and not starting,
+    }
     first_gift = count_gifts()
     packed, paths = _pass_over(obj, options, beside, observer)
     for entry in packed.left:
@@ -137,7 +142,8 @@ def pack(
 
 def pack_leniently(obj: Any) -> bytes:
     """Pack `obj` as a message; a stand-in takes the place of what cannot be carried."""
-    packed, _ = _pass_over(obj, {"starting": False, "root": obj, "remake": None}, False, None)
+    options = {"starting": False, "root": obj, "remake": None, "lightens": True}
+    packed, _ = _pass_over(obj, options, False, None)
     return packed.data
 
 

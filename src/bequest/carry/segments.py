@@ -183,9 +183,11 @@ def for_each(work: Callable[[Any], object], items: Sequence[Any], threads: int) 
     def run() -> None:
         while waiting and not errors:
             try:
-                work(waiting.pop())
+                item = waiting.pop()
             except IndexError:  # another thread has taken the last
                 return
+            try:
+                work(item)
             # It belongs to the thread that waits, which raises it.
             except BaseException as error:  # noqa: BLE001
                 errors.append(error)

@@ -8,6 +8,7 @@ placeholder, so that the pickle can be looked at in a process that has none of i
 
 from __future__ import annotations
 
+import copyreg
 import io
 import sys
 from multiprocessing import context, process, reduction
@@ -71,6 +72,9 @@ class _Pickler(_PlainPickler):  # type: ignore[misc]  # found at run time
             return Placeholder, (name, obj._state[1] if name == "BufferWrapper" else 0)
         if isinstance(obj, process.BaseProcess):
             return _reduce_process(obj)
+        if (standard := _standard_condition(kind)) is not None:
+            made = (standard, object, None)  # not `__newobj__`, which wants the class of the object itself
+            return copyreg._reconstructor, made, _standard_state(standard, obj)  # type: ignore[attr-defined]
         if kind.__module__ == "itertools" and not _ITERTOOLS_GO:
             raise TypeError(f"cannot pickle 'itertools.{kind.__qualname__}' object")
         return NotImplemented
@@ -93,6 +97,18 @@ def _shared_name(kind: type) -> str | None:
         if (base.__module__, base.__qualname__) in _SHARED:
             return base.__qualname__
     return None
+
+
+def _standard_condition(kind: type) -> type | None:
+    """Return the standard library's Condition, where `kind` is one, of whatever library."""
+    names = ((base, (base.__module__, base.__qualname__)) for base in kind.__mro__)
+    return next((base for base, name in names if name == ("multiprocessing.synchronize", "Condition")), None)
+
+
+def _standard_state(standard: type, obj: Any) -> Any:
+    """Return the state of a condition without what bequest adds to it."""
+    get = vars(standard)["__getstate__"]
+    return getattr(get, "__wrapped__", get)(obj)
 
 
 def _reduce_process(obj: Any) -> Any:

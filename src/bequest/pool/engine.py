@@ -87,10 +87,8 @@ class Engine:
             raise
         for handle in self.crew.handles:
             self._welcome(handle)
-        self.thread, self._has_begun = (
-            threading.Thread(target=self._run, name="bequest-pool", daemon=True),
-            False,
-        )
+        self.thread = threading.Thread(target=self._run, name="bequest-pool", daemon=True)
+        self._has_begun = False
 
     # -- from any thread -------------------------------------------------------------------------------------
 
@@ -342,11 +340,12 @@ class Engine:
             self._recover()
         self._make_calls()
         self.rescue.look()
+        self.dispatch()  # passes over what has been cancelled, too: that keeps no worker at the end
         if self.state is not RUNNING:
             self._wind_up()
+            self.dispatch()
         elif self.crew.manning.idle_s is not None:
             self.rescue.let_idle_go()
-        self.dispatch()
 
     def _make_calls(self) -> None:
         while self._calls:

@@ -46,7 +46,7 @@ def defer(change: Callable[[], None]) -> bool:
 def settle() -> None:
     """Make the changes that were kept."""
     while _Import.waiting:
-        _Import.waiting.pop()()
+        _Import.waiting.pop(0)()
 
 
 class Face:
@@ -58,13 +58,15 @@ class Face:
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        for face in cls.__bases__:
-            if Face not in face.__bases__:
-                continue
-            plain = face.__bases__[-1]
-            inner = _inner_names(plain) - _inner_names(face)
-            if inner & (vars(cls).keys() | _inner_names(cls)):
-                cls.__bases__ = tuple(plain if base is face else base for base in cls.__bases__)
+        face = next((kind for kind in cls.__mro__ if Face in kind.__bases__), None)
+        if face is None:
+            return
+        plain = face.__bases__[-1]
+        inner = _inner_names(plain) - _inner_names(face)
+        if any(inner & _inner_names(kind) for kind in cls.__mro__ if kind not in face.__mro__):
+            for kind in cls.__mro__:
+                if face in kind.__bases__:
+                    kind.__bases__ = tuple(plain if base is face else base for base in kind.__bases__)
 
 
 def _inner_names(kind: type) -> set[str]:

@@ -65,6 +65,8 @@ class _InstallingLoader:
         self._spec, self._loader, self._finder = spec, spec.loader, finder
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # not initialised: a copy
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     def exec_module(self, module: ModuleType) -> None:
