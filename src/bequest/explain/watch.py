@@ -157,6 +157,14 @@ class ExplainWatcher(Watcher):
 
             told = explain_parcel(parcel, popen._notes(parcel), observer, method=popen.method)
             tree = told.to_dict()
+        size, left = head_bytes + len(parcel.body), parcel.left_behind
+        self._write_start(place, process_obj, popen, began_ns=began_ns, bytes=size, left=left, tree=tree)
+
+    def forked(self, process_obj: Any, popen: Any) -> None:
+        """Write a start by fork down, which carries nothing."""
+        self._write_start(Place(), process_obj, popen, began_ns=0, bytes=0, left=(), tree=None)
+
+    def _write_start(self, place: Place, process_obj: Any, popen: Any, **found: Any) -> None:
         self._reports.write(
             kind="start",
             where=place.where,
@@ -165,27 +173,7 @@ class ExplainWatcher(Watcher):
             name=process_obj.name,
             method=popen.method,
             child=popen.pid,
-            began_ns=began_ns,
-            bytes=head_bytes + len(parcel.body),
-            left=parcel.left_behind,
-            tree=tree,
-        )
-
-    def forked(self, process_obj: Any, popen: Any) -> None:
-        """Write a start by fork down, which carries nothing."""
-        place = Place()
-        self._reports.write(
-            kind="start",
-            where=place.where,
-            owner=place.owner,
-            owner_id=place.owner_id,
-            name=process_obj.name,
-            method="fork",
-            child=popen.pid,
-            began_ns=0,
-            bytes=0,
-            left=(),
-            tree=None,
+            **found,
         )
 
     def begins(self) -> None:
