@@ -41,6 +41,23 @@ def clean_method(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def make_pool(method: str) -> Iterator[Callable[..., Any]]:
+    """Make pools that are ended with the test."""
+    import bequest
+
+    made: list[Any] = []
+
+    def make(*args: Any, **options: Any) -> Any:
+        made.append(bequest.get_context(method).Pool(*args, **options))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.terminate()
+        pool.join()
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A process that reads messages and answers questions about them."""
     there = Receiver()

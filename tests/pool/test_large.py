@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,6 @@ from bequest.pool.pool import Pool
 
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 COUNT = THRESHOLD_BYTES  # of numbers of 8 bytes: large enough
-
-
-@pytest.fixture
-def make_pool(method: str) -> Iterator[Callable[..., Pool]]:
-    """Make pools that are ended with the test."""
-    made: list[Pool] = []
-
-    def make(*args: Any, **options: Any) -> Pool:
-        made.append(bequest.get_context(method).Pool(*args, **options))
-        return made[-1]
-
-    yield make
-    for pool in made:
-        pool.terminate()
-        pool.join()
 
 
 @pytest.mark.parametrize("chunksize", [1, 3])

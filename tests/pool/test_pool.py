@@ -22,21 +22,6 @@ from bequest.pool.pool import Pool
 LIMIT_S = 30.0  # reached only by a failing test, so it can be generous
 
 
-@pytest.fixture
-def make_pool(method: str) -> Iterator[Callable[..., Pool]]:
-    """Make pools that are ended with the test."""
-    made: list[Pool] = []
-
-    def make(*args: Any, **options: Any) -> Pool:
-        made.append(bequest.get_context(method).Pool(*args, **options))
-        return made[-1]
-
-    yield make
-    for pool in made:
-        pool.terminate()
-        pool.join()
-
-
 def test_calls_in_every_way(make_pool: Callable[..., Pool]) -> None:
     """Each method returns what the function does."""
     pool = make_pool(2)
